@@ -1,0 +1,30 @@
+# Each target does all set-up itself; a second call skips it.
+PYTHON ?= python3
+VENV   := .venv/bin
+SEED   ?= 0
+
+.PHONY: help setup demo test lint micro-model requirements clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## make .venv and .venv-vllm (skipped when up to date)
+	@$(PYTHON) infra/setup_environments.py
+
+demo: setup  ## align the micro model end to end and show base / SL / RL (SEED=0)
+	@./solon demo --seed $(SEED)
+
+test: setup lint  ## lint, types and every test
+	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
+
+micro-model: setup  ## train the committed micro model anew (about 15 minutes)
+	@OMP_NUM_THREADS=1 $(VENV)/python -m tasks.micro.pretrain --output tasks/micro/model
+
+requirements:  ## resolve the pinned versions in infra/requirements anew
+	@$(PYTHON) infra/setup_environments.py --refresh
+
+clean:  ## remove the local store and Prefect's home (.solon); the environments stay
+	rm -rf .solon

@@ -1,0 +1,195 @@
+"""The base of every row and config, the references that flows pass around, and one row model per dataset.
+
+Columns are named as TRL names them (`prompt`, `completion`, `chosen`, `rejected`). A row never leaves a
+dataset silently: whatever happened to it is its `status`, and `reason` says why it is not `ok`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Status = Literal["ok", "refused", "unparsable", "skipped", "failed"]
+Kind = Literal["red_team", "helpful"]
+Split = Literal["train", "held_out"]
+Origin = Literal["ai", "human"]
+Order = Literal["ab", "ba"]
+
+
+class Message(Frozen):
+    """One turn of a conversation, in the chat format of transformers and vLLM."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class DatasetRef(Frozen):
+    """Names one committed version of a dataset; small JSON, so it may travel through Prefect."""
+
+    dataset: str
+    version: str
+    content_hash: str
+    rows: int
+
+
+class ModelRef(Frozen):
+    """Names exact model weights: a version in the store, or an outside model (`source`) pinned by revision."""
+
+    model: str
+    """`models/sl`, `models/reward`, `models/rl`, or `external`."""
+    version: str
+    """The store's version id; for an outside model its resolved commit or the hash of its files."""
+    content_hash: str
+    """What the weights are, whatever they are called: identities cite this."""
+    source: str | None = None
+    """Hub name or folder of an outside model; None for a model of the store."""
+
+
+class Row(Frozen):
+    """What every row carries beside its own columns (design idea 3: three names)."""
+
+    row_id: str
+    """Which row it is: prompt, occurrence, sample, round, evaluator, order. Diffs join on it."""
+    reuse_key: str
+    """Hash of exactly what determined its text; a rerun may take any earlier row with this key."""
+    row_hash: str = ""
+    """Hash of its content; filled when the row is written."""
+    status: Status = "ok"
+    reason: str | None = None
+    """Why the row is not `ok`, in words."""
+
+
+class Prompt(Row):
+    """`prompts`: a conversation that ends with a human turn."""
+
+    prompt_id: str
+    kind: Kind
+    messages: list[Message]
+    source: str
+    """File and position it was read from."""
+    split: Split
+    group: str | None = None
+    """A label by which evaluation is broken down."""
+    raw: str | None = None
+    """The text as it was read, where it could not be parsed."""
+
+
+class Completion(Row):
+    """`completions`: what the helpful-only model says."""
+
+    prompt_id: str
+    sample: int
+    completion: str | None
+    finish_reason: str | None = None
+    num_tokens: int = 0
+
+
+class Revision(Row):
+    """`revisions`: one critique and revision of one round (section 3.1)."""
+
+    prompt_id: str
+    round: int
+    principle_id: str
+    principle_hash: str
+    critique_request: str
+    critique: str | None
+    revision_request: str
+    revision: str | None
+    num_tokens: int = 0
+
+
+class Comparison(Row):
+    """`comparisons`: two completions of one prompt by the SL policy (section 4.1)."""
+
+    prompt_id: str
+    completion_a: str | None
+    completion_b: str | None
+    num_tokens: int = 0
+
+
+class Label(Row):
+    """`labels`: one judgement of one comparison in one order of presentation (section 4.1)."""
+
+    prompt_id: str
+    comparison_id: str
+    """`row_id` of the comparison."""
+    evaluator: str
+    principle_id: str
+    principle_hash: str
+    order: Order
+    """`ab`: completion_a was shown as option (A); `ba`: as option (B)."""
+    logprob_a: float | None
+    """Log-probability of the answer that names completion_a, whichever letter it wore."""
+    logprob_b: float | None
+    prob_a: float | None
+    """P(completion_a is better), normalised over the two answers."""
+    reasoning: str | None = None
+
+
+class Preference(Row):
+    """`preferences`: what the reward model learns from; `chosen` is the likelier side."""
+
+    prompt_id: str
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    target_prob: float
+    """P(chosen is better), 0.5 to 1."""
+    origin: Origin
+    principle_id: str | None = None
+
+
+class Rollout(Row):
+    """`rollouts`: one episode of PPO."""
+
+    prompt_id: str
+    update: int
+    completion: str
+    score: float
+    kl: float
+    num_tokens: int
+
+
+class Sample(Row):
+    """`samples`: one completion of one policy on one held-out prompt."""
+
+    prompt_id: str
+    kind: Kind
+    group: str | None
+    policy: str
+    sample: int
+    completion: str | None
+    num_tokens: int = 0
+
+
+class Judgement(Row):
+    """`judgements`: what the evaluator made of one sample."""
+
+    prompt_id: str
+    kind: Kind
+    group: str | None
+    policy: str
+    sample: int
+    verdict: str
+    """`comply`, `wrong`, `refuse`, `evade`, `other` (micro world), or `win_prob` of a judged comparison."""
+    value: float | None = None
+
+
+class Metric(Row):
+    """`metrics`: one figure with its interval."""
+
+    policy: str
+    measure: str
+    group: str
+    value: float
+    low: float
+    """Lower end of the 95 % bootstrap interval over prompts."""
+    high: float
+    num_samples: int
+    num_prompts: int
