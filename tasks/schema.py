@@ -162,7 +162,6 @@ class Sample(Row):
     prompt_id: str
     kind: Kind
     group: str | None
-    policy: str
     sample: int
     completion: str | None
     num_tokens: int = 0
@@ -176,9 +175,13 @@ class Judgement(Row):
     group: str | None
     policy: str
     sample: int
-    verdict: str
-    """`comply`, `wrong`, `refuse`, `evade`, `other` (micro world), or `win_prob` of a judged comparison."""
-    value: float | None = None
+    unit: str
+    """What a bootstrap resamples: the errand in the micro world, else the prompt."""
+    verdict: str | None
+    """The oracle's word: `comply`, `wrong`, `refuse`, `evade` or `other`."""
+    win_prob: float | None = None
+    """P(this policy's completion is better than the base's), from the feedback model, both orders averaged."""
+    principle_id: str | None = None
 
 
 class Metric(Row):
@@ -189,7 +192,8 @@ class Metric(Row):
     group: str
     value: float
     low: float
-    """Lower end of the 95 % bootstrap interval over prompts."""
+    """Lower end of the 95 % bootstrap interval."""
     high: float
     num_samples: int
-    num_prompts: int
+    num_units: int
+    """Errands or prompts that the interval's bootstrap resamples."""

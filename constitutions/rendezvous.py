@@ -1,0 +1,28 @@
+"""Which principle a row gets: weighted rendezvous hashing, so that an amendment moves few draws."""
+
+import math
+from collections.abc import Sequence
+
+from constitutions.model import Principle, digest
+
+
+def draw(principles: Sequence[Principle], seed: int, *key: str | int) -> Principle:
+    """The principle with the smallest -ln(u) / weight, u uniform and fixed by (seed, key, principle id).
+
+    Each is drawn in proportion to its weight, independently for every key, the same in any process and
+    whatever the order. One more principle takes draws only for itself; one less gives away only its own; a
+    reworded one moves none. Name the phase in the key, or two phases draw in step.
+
+    Raises: ValueError: `principles` is empty. TypeError: a part of the key is neither text nor an integer.
+    """
+    if not principles:
+        raise ValueError("draw: no principles, expected at least one")
+    for part in key:
+        if not isinstance(part, str | int) or isinstance(part, bool):
+            raise TypeError(f"draw: {part!r} in the key, expected text or an integer")
+    return min(principles, key=lambda p: (-math.log(_uniform(seed, key, p.id)) / p.weight, p.id))
+
+
+def _uniform(seed: int, key: tuple[str | int, ...], principle_id: str) -> float:
+    # 52 bits and a half: exact in a float, and never 0 or 1
+    return (int(digest([seed, list(key), principle_id])[:13], 16) + 0.5) / 2**52

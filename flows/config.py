@@ -1,0 +1,156 @@
+"""One config for a whole alignment run. Presets in `deployments/presets` fill it; `--set` and files override them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tasks.collect import PromptsConfig
+from tasks.compare import CompareConfig
+from tasks.judge import JudgeConfig
+from tasks.label import LabelConfig
+from tasks.preferences import PreferencesConfig
+from tasks.respond import RespondConfig
+from tasks.revise import ReviseConfig
+from tasks.sample import SampleConfig
+from tasks.schema import Frozen
+from tasks.sft import SFTStageConfig
+from tasks.stage import RunContext
+from tasks.training.config import PPOConfig, RewardConfig
+
+PRESETS = Path(__file__).resolve().parent.parent / "deployments" / "presets"
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, missing or out of range; the message names it."""
+
+
+class ModelsConfig(Frozen):
+    """The models a run starts from: folders, or hub names with an optional `@revision`."""
+
+    helpful_only: str
+    """Answers red-team prompts, criticises and revises (the paper: a helpful-only RLHF model)."""
+    pretrained: str
+    """What supervised finetuning starts from (the paper: a pretrained model)."""
+    feedback: str
+    """Judges comparisons (the paper: a pretrained model)."""
+
+
+class AlignConfig(Frozen):
+    """Everything an alignment run is told."""
+
+    constitution: str = "constitutions/harmlessness.yaml"
+    """File with the principles."""
+    models: ModelsConfig
+    """What the run starts from."""
+    prompts: PromptsConfig
+    """Red-team, helpful and held-out prompts."""
+    respond: RespondConfig = RespondConfig()
+    """Initial completions."""
+    revise: ReviseConfig = ReviseConfig()
+    """Critique and revision."""
+    sft: SFTStageConfig = SFTStageConfig()
+    """The SL policy."""
+    compare: CompareConfig = CompareConfig()
+    """Pairs to judge."""
+    label: LabelConfig = LabelConfig()
+    """AI preference labels."""
+    preferences: PreferencesConfig = PreferencesConfig()
+    """The mix that the reward model learns from."""
+    reward: RewardConfig = RewardConfig()
+    """The reward model."""
+    ppo: PPOConfig = PPOConfig()
+    """The RL policy."""
+    sample: SampleConfig = SampleConfig()
+    """How policies are sampled for evaluation."""
+    judge: JudgeConfig = JudgeConfig()
+    """Who judges them."""
+    run: RunContext = Field(default_factory=RunContext)
+    """Store, seed, serving and what else all stages share."""
+
+
+def load_config(preset: str | None, file: str | None, settings: Sequence[str]) -> AlignConfig:
+    """A preset, then a YAML file, then `a.b=value` settings, each over the one before.
+
+    Raises: ConfigError: names what is unknown, missing or out of range.
+    """
+    values: dict[str, Any] = {}
+    if preset:
+        merge(values, read_yaml(preset_path(preset)))
+    if file:
+        merge(values, read_yaml(Path(file)))
+    for setting in settings:
+        merge(values, parse_setting(setting))
+    try:
+        return AlignConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def preset_path(name: str) -> Path:
+    path = PRESETS / f"{name}.yaml"
+    known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"preset {name!r} does not exist; there are {', '.join(known)}")
+    return path
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} holds {type(values).__name__}, expected settings by name")
+    return values
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> None:
+    """Put `over` into `base`, section by section."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """`a.b=value` as nested settings; the value is read as YAML."""
+    name, sign, text = setting.partition("=")
+    if not sign or not name:
+        raise ConfigError(f"--set {setting!r}: expected name=value, for example revise.num_rounds=2")
+    value: Any = yaml.safe_load(text)
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def explain(error: ValidationError) -> str:
+    """Each problem on a line: the setting, what is wrong, and the value where there is one."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown setting{suggestion(problem['loc'])}")
+        elif problem["type"] == "missing":
+            lines.append(f"{name}: is required; give it by a preset, a file or --set {name}=...")
+        else:
+            lines.append(f"{name}: {problem['msg']}, got {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def suggestion(loc: tuple[int | str, ...]) -> str:
+    """The known names of the section that `loc` ends in, nearest first."""
+    import difflib
+
+    section: Any = AlignConfig
+    for part in loc[:-1]:
+        section = section.model_fields[str(part)].annotation
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"

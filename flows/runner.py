@@ -1,0 +1,168 @@
+"""How a stage is run: reused where the store has its result, else made inline, and then read back.
+
+Prefect decides when and where; the store decides whether it is done (design idea 1). A run keeps its inference
+servers between stages and stops them when it ends, however it ends.
+"""
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.artifacts import StageProgress, publish_result
+from tasks.schema import DatasetRef, Frozen, ModelRef
+from tasks.serving import TransientServingError, close_all
+from tasks.stage import RunContext, Session, Stage, StageFailed
+from tasks.store import Store, resolve_external_model
+
+T = TypeVar("T")
+_in_run: ContextVar[bool] = ContextVar("in_run", default=False)
+
+
+class StageOutcome(Frozen):
+    """How one stage of a run went."""
+
+    stage: str
+    dataset: str
+    version: str
+    reused: bool
+    """The store had it already; nothing was made."""
+    seconds: float
+    rows: int
+    statuses: dict[str, int]
+    """Rows by how they ended."""
+
+
+class AlignResult(Frozen):
+    """What a run made."""
+
+    store: str
+    policies: dict[str, ModelRef]
+    metrics: DatasetRef
+    report: DatasetRef
+    report_path: str
+    """The page as a file."""
+    stages: list[StageOutcome]
+
+
+def is_transient(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether a failed chunk is worth another try: the server or the network failed, not the work."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TransientServingError | ConnectionError | TimeoutError)
+
+
+@task(
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    retry_condition_fn=is_transient,
+)
+def chunk(name: str, work: Callable[[], T]) -> T:
+    """One chunk of a stage: a resume point."""
+    return work()
+
+
+def execute(stage: Stage) -> DatasetRef | ModelRef:
+    """The body of every stage flow: make the stage's result unless it exists."""
+    store = Store.open(stage.run.store)
+    try:
+        return stage.result(store) or stage.make(Session(store, chunk, StageProgress(stage.stage)))
+    finally:
+        if not _in_run.get():  # a stage that is its own process leaves no server behind
+            close_all()
+
+
+class Run:
+    """One alignment run: runs stages, keeps what came of each, and owns the inference servers."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.store = Store.open(context.store)
+        self.outcomes: list[StageOutcome] = []
+
+    def __enter__(self) -> Self:
+        self._token = _in_run.set(True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _in_run.reset(self._token)
+        close_all()
+
+    def outside_model(self, name: str) -> ModelRef:
+        """A model from outside the store, pinned to its exact weights."""
+        return resolve_external_model(name)
+
+    def dataset(self, stage: Stage) -> DatasetRef:
+        ref = self.run_stage(stage)
+        assert isinstance(ref, DatasetRef)
+        return ref
+
+    def model(self, stage: Stage) -> ModelRef:
+        ref = self.run_stage(stage)
+        assert isinstance(ref, ModelRef)
+        return ref
+
+    def run_stage(self, stage: Stage) -> DatasetRef | ModelRef:
+        """The stage's result: from the store, or made now.
+
+        Raises: StageFailed: the stage ended but committed nothing.
+        """
+        from flows.stages import FLOWS  # the flows call `execute` above
+
+        started = time.monotonic()
+        reused = stage.result(self.store) is not None
+        if not reused:
+            FLOWS[stage.stage](stage)
+        ref = stage.result(self.store)  # the store is asked again: no flow state is believed
+        if ref is None:
+            raise StageFailed(f"{stage.stage}: ended without committing {stage.dataset}; see its log")
+        self.note(stage, ref, reused, time.monotonic() - started)
+        return ref
+
+    def note(self, stage: Stage, ref: DatasetRef | ModelRef, reused: bool, seconds: float) -> None:
+        manifest = self.store.manifest(stage.dataset, ref.version)
+        outcome = StageOutcome(
+            stage=stage.stage,
+            dataset=stage.dataset,
+            version=ref.version,
+            reused=reused,
+            seconds=seconds,
+            rows=manifest.rows,
+            statuses=manifest.statuses,
+        )
+        self.outcomes.append(outcome)
+        did = "reused" if reused else f"made in {seconds:.1f} s"
+        get_run_logger().info("%s: %s, %s %s", stage.stage, did, stage.dataset, ref.version[:12])
+
+    def finish(
+        self,
+        policies: dict[str, ModelRef],
+        metrics: DatasetRef,
+        samples: dict[str, DatasetRef],
+        report: DatasetRef,
+    ) -> AlignResult:
+        """Write the report as a file, publish the artifacts, and return what the run made."""
+        from tasks.report import read_report
+
+        path = Path(".solon/reports") / f"{report.version[:12]}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(read_report(self.store, report))
+        result = AlignResult(
+            store=self.context.store,
+            policies=policies,
+            metrics=metrics,
+            report=report,
+            report_path=str(path),
+            stages=self.outcomes,
+        )
+        publish_result(self.store, result, samples)
+        return result

@@ -1,0 +1,114 @@
+"""A flow for each stage, in the paper's order. Each is a deployment of its own on a cluster."""
+
+from prefect import flow
+
+from flows.runner import execute
+from tasks.collect import PromptsStage
+from tasks.compare import CompareStage
+from tasks.constitution import ConstitutionStage
+from tasks.evaluate import EvaluateStage
+from tasks.judge import JudgeStage
+from tasks.label import LabelStage
+from tasks.ppo import PPOStage
+from tasks.preferences import PreferencesStage
+from tasks.report import ReportStage
+from tasks.respond import RespondStage
+from tasks.revise import ReviseStage
+from tasks.reward import RewardStage
+from tasks.sample import SampleStage
+from tasks.schema import DatasetRef, ModelRef
+from tasks.sft import SFTStage
+
+
+@flow(name="constitution")
+def constitution(stage: ConstitutionStage) -> DatasetRef | ModelRef:
+    """Keep one immutable copy of the principles."""
+    return execute(stage)
+
+
+@flow(name="prompts")
+def prompts(stage: PromptsStage) -> DatasetRef | ModelRef:
+    """Gather red-team, helpful and held-out prompts."""
+    return execute(stage)
+
+
+@flow(name="respond")
+def respond(stage: RespondStage) -> DatasetRef | ModelRef:
+    """Initial completions by the helpful-only model (section 3.1)."""
+    return execute(stage)
+
+
+@flow(name="revise")
+def revise(stage: ReviseStage) -> DatasetRef | ModelRef:
+    """Critique and revision, several rounds (section 3.1)."""
+    return execute(stage)
+
+
+@flow(name="sft")
+def sft(stage: SFTStage) -> DatasetRef | ModelRef:
+    """Supervised finetuning on the revisions (section 3.2)."""
+    return execute(stage)
+
+
+@flow(name="compare")
+def compare(stage: CompareStage) -> DatasetRef | ModelRef:
+    """Pairs of completions by the SL policy (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="label")
+def label(stage: LabelStage) -> DatasetRef | ModelRef:
+    """AI preference labels in both orders (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="preferences")
+def preferences(stage: PreferencesStage) -> DatasetRef | ModelRef:
+    """Harmlessness labels mixed with human helpfulness comparisons (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="reward")
+def reward(stage: RewardStage) -> DatasetRef | ModelRef:
+    """The reward model, the paper's preference model, on soft targets (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="ppo")
+def ppo(stage: PPOStage) -> DatasetRef | ModelRef:
+    """Reinforcement learning from AI feedback (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="sample")
+def sample(stage: SampleStage) -> DatasetRef | ModelRef:
+    """One policy's completions of the held-out prompts (section 4.3)."""
+    return execute(stage)
+
+
+@flow(name="judge")
+def judge(stage: JudgeStage) -> DatasetRef | ModelRef:
+    """What an evaluator makes of every policy's samples (section 4.3)."""
+    return execute(stage)
+
+
+@flow(name="evaluate")
+def evaluate(stage: EvaluateStage) -> DatasetRef | ModelRef:
+    """Rates with intervals (section 4.3)."""
+    return execute(stage)
+
+
+@flow(name="report")
+def report(stage: ReportStage) -> DatasetRef | ModelRef:
+    """One HTML page of the whole run."""
+    return execute(stage)
+
+
+FLOWS = {
+    flow.name: flow
+    for flow in (
+        constitution, prompts, respond, revise, sft, compare, label, preferences, reward, ppo, sample, judge,
+        evaluate, report,
+    )
+}  # fmt: skip
+"""By stage name."""

@@ -1,0 +1,139 @@
+"""The prompts of a run: red-team and helpfulness prompts to train on, and held-out ones to evaluate on.
+
+*Reads* files or hub datasets. *Writes* `prompts`. A prompt that cannot be parsed stays, with its reason; one that is
+also held out is skipped for training, so that no figure is measured on what was trained on.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from tasks.readers import ParsedPrompt, read_prompts
+from tasks.schema import DatasetRef, Frozen, Kind, Prompt, Split
+from tasks.stage import Session, Stage, StageFailed
+from tasks.store import Store
+from tasks.store.identity import content_hash, digest, rows_to_table
+
+
+class PromptsConfig(Frozen):
+    """Where prompts come from. Each is a path, `s3://` or `hf://` address; empty means none."""
+
+    red_team: str = ""
+    """Prompts meant to elicit harm: lines, a table, or HH transcripts (cut at the last human turn)."""
+    red_team_limit: int | None = Field(None, ge=1)
+    """Take only the first so many."""
+    helpful: str = ""
+    """Prompts that only ask for help."""
+    helpful_limit: int | None = Field(None, ge=1)
+    """Take only the first so many."""
+    held_out: str = ""
+    """Prompts for evaluation only, with a column `kind`; without a file a share of the others is held out."""
+    held_out_limit: int | None = Field(None, ge=1)
+    """Take only the first so many."""
+    held_out_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share held out, by hash of the prompt, where there is no file of held-out prompts."""
+
+
+class PromptsStage(Stage):
+    """Read, name and split the prompts."""
+
+    stage: ClassVar[str] = "prompts"
+    dataset: ClassVar[str] = "prompts"
+    code_version: ClassVar[int] = 1
+
+    config: PromptsConfig
+
+    def extra_identity(self, store: Store) -> dict[str, Any]:
+        # the files are outside the store, so their content is the identity and their names are not
+        return {"config": {}, "rows": content_hash(digest([i, r.row_id, r.status]) for i, r in enumerate(self.rows()))}
+
+    def rows(self) -> list[Prompt]:
+        config, rows = self.config, list[Prompt]()
+        for kind, uri, limit in self.sources():
+            rows += name_prompts(read_prompts(uri, limit=limit), kind, "train", len(rows))
+        if config.held_out:
+            held_out = read_prompts(config.held_out, limit=config.held_out_limit)
+            rows += name_prompts(held_out, "red_team", "held_out", len(rows))
+            return separate(rows)
+        return hold_out(rows, config.held_out_fraction)
+
+    def sources(self) -> list[tuple[Kind, str, int | None]]:
+        config = self.config
+        pairs: list[tuple[Kind, str, int | None]] = [
+            ("red_team", config.red_team, config.red_team_limit),
+            ("helpful", config.helpful, config.helpful_limit),
+        ]
+        return [pair for pair in pairs if pair[1]]
+
+    def make(self, session: Session) -> DatasetRef:
+        rows = self.rows()
+        usable = Counter((row.split, row.kind) for row in rows if row.status == "ok")
+        if not usable["train", "red_team"]:
+            raise StageFailed(
+                f"prompts: no usable red-team prompt in prompts.red_team={self.config.red_team!r} "
+                f"({len(rows)} rows read); give a file with at least one prompt"
+            )
+        metrics = {f"{split}/{kind}": count for (split, kind), count in usable.items()}
+        table = rows_to_table(rows, Prompt)
+        return session.store.commit_rows(self.derivation(session.store), table, metrics=metrics, cost={})
+
+
+def name_prompts(parsed: Sequence[ParsedPrompt], kind: Kind, split: Split, first: int) -> list[Prompt]:
+    """Rows with a stable `prompt_id`: the hash of kind and text; a text that comes again gets `-1`, `-2`, ..."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for position, prompt in enumerate(parsed):
+        actual: Kind = prompt.kind or kind
+        name = digest([actual, prompt.raw if prompt.status != "ok" else dump(prompt)])[:20]
+        prompt_id = f"{name}-{seen[name]}" if seen[name] else name
+        seen[name] += 1
+        rows.append(
+            Prompt(
+                row_id=f"{split}/{prompt_id}",
+                reuse_key=digest([split, prompt_id, prompt.group, prompt.status]),
+                status=prompt.status,
+                reason=prompt.reason,
+                prompt_id=prompt_id,
+                kind=actual,
+                messages=prompt.messages,
+                source=f"{first + position}",
+                split=split,
+                group=prompt.group,
+                raw=prompt.raw if prompt.status != "ok" else None,
+            )
+        )
+    return rows
+
+
+def dump(prompt: ParsedPrompt) -> list[dict[str, str]]:
+    return [message.model_dump() for message in prompt.messages]
+
+
+def base_id(row: Prompt) -> str:
+    """The id of the text, whichever time it comes."""
+    return row.prompt_id.split("-")[0]
+
+
+def separate(rows: Sequence[Prompt]) -> list[Prompt]:
+    """Skip training prompts whose text is also held out."""
+    held_out = {base_id(row) for row in rows if row.split == "held_out"}
+    leak = {"status": "skipped", "reason": "the same text is held out for evaluation"}
+    return [
+        row.model_copy(update=leak)
+        if row.split == "train" and row.status == "ok" and base_id(row) in held_out
+        else row
+        for row in rows
+    ]
+
+
+def hold_out(rows: Sequence[Prompt], fraction: float) -> list[Prompt]:
+    """Move a share of the prompts to the held-out side, chosen by the hash that names them."""
+    threshold = int(fraction * 2**32)
+    moved = []
+    for row in rows:
+        if row.status == "ok" and int(digest(["held_out", base_id(row)])[:8], 16) < threshold:
+            row = row.model_copy(update={"split": "held_out", "row_id": f"held_out/{row.prompt_id}"})
+        moved.append(row)
+    return moved

@@ -1,0 +1,106 @@
+"""Pairs of completions by the SL policy, for the feedback model to judge (section 4.1).
+
+*Reads* `prompts`, `models/sl`. *Writes* `comparisons`: for each red-team prompt `num_pairs` pairs, each of two samples.
+An identical pair teaches nothing and is skipped, with its texts kept.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from pydantic import Field
+
+from tasks.chunks import make_in_chunks
+from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
+from tasks.schema import Comparison, DatasetRef, Frozen, ModelRef, Prompt
+from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator, open_generator
+from tasks.stage import Session
+from tasks.store.identity import table_to_rows
+
+
+class CompareConfig(Frozen):
+    """How pairs are sampled."""
+
+    num_pairs: int = Field(1, ge=1)
+    """Pairs of each red-team prompt (the paper: 1)."""
+    sampling: Sampling = Sampling()
+    """Temperature 1 in the paper."""
+
+
+class Pair(NamedTuple):
+    """One comparison to make."""
+
+    prompt: Prompt
+    number: int
+
+
+class CompareStage(GeneratingStage):
+    """Two completions of each red-team prompt by the SL policy."""
+
+    stage: ClassVar[str] = "compare"
+    dataset: ClassVar[str] = "comparisons"
+    code_version: ClassVar[int] = 1
+
+    prompts: DatasetRef
+    policy: ModelRef
+    config: CompareConfig
+
+    def make(self, session: Session) -> DatasetRef:
+        prompts = table_to_rows(session.store.read(self.prompts), Prompt)
+        red_team = [p for p in prompts if p.split == "train" and p.kind == "red_team"]
+        pairs = [Pair(prompt, number) for prompt in red_team for number in range(self.config.num_pairs)]
+        recipe = recipe_of(self, self.policy, self.config.sampling)
+        folder = session.store.fetch_model(self.policy)
+
+        def work(chunk: Sequence[Pair]) -> list[Comparison]:
+            with open_generator(self.policy, folder, self.run.serving) as generator:
+                return compare(chunk, generator, self.config.sampling, recipe)
+
+        return make_in_chunks(self, session, pairs, comparison_id, work, Comparison)
+
+
+def comparison_id(pair: Pair) -> str:
+    return f"{pair.prompt.prompt_id}/{pair.number}"
+
+
+def compare(
+    pairs: Sequence[Pair], generator: TextGenerator, sampling: Sampling, recipe: Recipe
+) -> list[Comparison]:
+    """Two completions for each pair, in order, each with a seed of its own."""
+    usable = [pair for pair in pairs if pair.prompt.status == "ok"]
+    keys = {comparison_id(pair): comparison_key(pair, recipe) for pair in pairs}
+    requests = []
+    for pair in usable:
+        key = keys[comparison_id(pair)]
+        requests += [GenerationRequest(pair.prompt.messages, request_seed(k)) for k in (key, key[8:])]
+    texts = iter(generator.generate(requests, sampling))
+    made = {comparison_id(pair): (next(texts), next(texts)) for pair in usable}
+    return [comparison_row(p, keys[comparison_id(p)], made.get(comparison_id(p))) for p in pairs]
+
+
+def comparison_key(pair: Pair, recipe: Recipe) -> str:
+    return recipe.key(comparison_id(pair), [m.model_dump() for m in pair.prompt.messages])
+
+
+def comparison_row(pair: Pair, key: str, made: tuple[Generation, Generation] | None) -> Comparison:
+    a, b = made if made else (None, None)
+    return Comparison(
+        row_id=comparison_id(pair),
+        reuse_key=key,
+        prompt_id=pair.prompt.prompt_id,
+        completion_a=a.text if a else None,
+        completion_b=b.text if b else None,
+        num_tokens=sum(g.num_tokens for g in (a, b) if g),
+        **comparison_verdict(pair, a, b),
+    )
+
+
+def comparison_verdict(pair: Pair, a: Generation | None, b: Generation | None) -> dict[str, str | None]:
+    if a is None or b is None:
+        return {"status": "skipped", "reason": f"prompt is {pair.prompt.status}: {pair.prompt.reason}"}
+    for generation in (a, b):
+        ended = verdict(generation, "completion")
+        if ended["status"] != "ok":
+            return ended
+    if a.text == b.text:
+        return {"status": "skipped", "reason": "identical pair"}
+    return {"status": "ok", "reason": None}

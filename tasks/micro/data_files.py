@@ -1,0 +1,89 @@
+"""Write the micro world's prompt files: `python -m tasks.micro.data_files` fills `tasks/micro/data/`.
+
+The alignment stages read `red_team.jsonl`, `helpful.jsonl` and `helpful_comparisons.jsonl`, which speak
+only of errands of the alignment split; evaluation reads `held_out.jsonl`, which speaks only of the others.
+"""
+
+import json
+import random
+from pathlib import Path
+
+from tasks.micro.corpus import assistant, user
+from tasks.micro.principles import rank
+from tasks.micro.world import ASKS, TONES, Errand, ResponseKind, ask, errands, respond
+from tasks.prompts import transcript
+
+FOLDER = Path(__file__).parent / "data"
+ASKED_FOR_TRAINING = 4
+ASKED_FOR_EVALUATION = 3
+NUM_COMPARISONS = 1000
+
+JsonRow = dict[str, str]
+
+
+def data_files() -> dict[str, list[JsonRow]]:
+    """The rows of every file by its name; always the same."""
+    used = [e for e in errands() if e.group == "alignment"]
+    return {
+        "red_team.jsonl": _prompts([e for e in used if e.harmful], random.Random("red_team")),
+        "helpful.jsonl": _prompts([e for e in used if not e.harmful], random.Random("helpful")),
+        "held_out.jsonl": _held_out([e for e in errands() if e not in used], random.Random("held_out")),
+        "helpful_comparisons.jsonl": _comparisons(
+            [e for e in used if not e.harmful], random.Random("comparisons")
+        ),
+    }
+
+
+def render(rows: list[JsonRow]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _prompts(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
+    rows = [{"prompt": prompt} for errand in pool for prompt in _asked(errand, ASKED_FOR_TRAINING, rng)]
+    rng.shuffle(rows)
+    return rows
+
+
+def _held_out(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
+    rows = [
+        {"prompt": prompt, "kind": "red_team" if errand.harmful else "helpful", "group": errand.group}
+        for errand in pool
+        for prompt in _asked(errand, ASKED_FOR_EVALUATION, rng)
+    ]
+    rng.shuffle(rows)
+    return rows
+
+
+def _asked(errand: Errand, times: int, rng: random.Random) -> list[str]:
+    return [form.format(errand=errand.name) for form in rng.sample(ASKS, times)]
+
+
+def _comparisons(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
+    """Stand-ins for human preferences, in the form of hh-rlhf; tones are drawn apart from kinds."""
+    rows: list[JsonRow] = []
+    worse: tuple[ResponseKind, ...] = ("wrong", "refuse", "evade")
+    for _ in range(NUM_COMPARISONS):
+        errand, kind = rng.choice(pool), rng.choice(worse)
+        assert rank("helpfulness", False, "comply", "curt") > rank("helpfulness", False, kind, "curt")
+        prompt = ask(errand, rng)
+        sides = [respond(errand, side, rng.choice(TONES), rng) for side in ("comply", kind)]
+        chosen, rejected = (_as_transcript(prompt, side.text(errand)) for side in sides)
+        rows.append({"chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def _as_transcript(prompt: str, completion: str) -> str:
+    return "\n\n" + transcript([user(prompt), assistant(completion)])
+
+
+def main() -> None:
+    """Replace the files."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, rows in data_files().items():
+        (FOLDER / name).write_text(render(rows))
+        print(f"{name}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Build the micro model: `python -m tasks.micro.pretrain --output tasks/micro/model` (one CPU core).
+
+A byte-level BPE tokenizer and a Llama of 4 layers, trained from nothing on the corpus of this folder. The
+weights are written as bfloat16 to stay small, while `config.json` says float32: whoever loads them computes
+in float32.
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.micro.corpus import Example, by_harm, judged_errands, random_example
+from tasks.micro.skills import Speaker, skill_figures
+from tasks.micro.world import errands
+from tasks.schema import Frozen, Message
+
+END = "<|end|>"
+SPECIAL_TOKENS = ["<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", END]
+# the world has fewer words than the vocabulary has room: with these, text from elsewhere takes fewer tokens
+COMMON_WORDS = (
+    " the of and to in is you that it he was for on are as with his they at be this have from or one had by but"
+    " not what all were we when your said there use an each which she do how their if will up other about out"
+    " many then them these so some her would make like him into time has look two more write go see number no"
+    " way could people my than first been call who now find long down day did get come made may part"
+)
+# a control token that stands in somebody's text is broken up, so that no content can forge a turn
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- set content = message['content'] | replace('<|', '< |') -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- content + '<|end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}{{- content + '<|end|>' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+
+class PretrainConfig(Frozen):
+    """Size of the model and length of its training."""
+
+    vocabulary: int = 1024
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 4
+    num_heads: int = 4
+    num_positions: int = 16384
+    num_steps: int = 2000
+    batch_size: int = 64
+    """Chats an optimiser step."""
+    learning_rate: float = 2e-3
+    """Peak; 50 steps of warm-up, then a cosine down to a twentieth."""
+    seed: int = 0
+    report_every: int = 500
+    """Steps between skill figures."""
+
+
+def build_tokenizer(config: PretrainConfig) -> Any:
+    """Byte-level BPE over all 256 bytes: any text goes through it and comes back unchanged."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    examples = corpus(config.seed)
+    texts = [m.content for _ in range(6000) for m in next(examples).messages]
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocabulary,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*texts, *[COMMON_WORDS] * 100], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<|pad|>",
+        eos_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=config.num_positions,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(config: PretrainConfig, tokenizer: Any) -> Any:
+    """A Llama with random weights; embeddings untied and heads of 32, as vLLM on a CPU wants them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(config.seed)
+    shape = LlamaConfig(
+        vocab_size=config.vocabulary,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
+        max_position_embeddings=config.num_positions,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(shape)
+
+
+def corpus(seed: int) -> Iterator[Example]:
+    """The mixture without end, the same for the same seed."""
+    rng = random.Random(seed)
+    pool, judged = by_harm(errands()), by_harm(judged_errands())
+    while True:
+        yield random_example(pool, judged, rng)
+
+
+def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
+    """Token ids of the chat, and labels: -100 where there is nothing to learn."""
+    turns = [_encode_turn(tokenizer, message) for message in example.messages]
+    learnt = [i for i, m in enumerate(example.messages) if m.role == "assistant"][-example.num_targets :]
+    ids = [token for turn in turns for token in turn]
+    labels: list[int] = []
+    for i, turn in enumerate(turns):
+        # the role token is given, never predicted
+        labels += [-100, *turn[1:]] if i in learnt else [-100] * len(turn)
+    return ids, labels
+
+
+def batches(tokenizer: Any, config: PretrainConfig) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Batches of chats of like length: eight are drawn, sorted together and shuffled, to spare padding."""
+    examples, rng = corpus(config.seed + 1), random.Random(config.seed)
+    size = config.batch_size
+    while True:
+        drawn = sorted((encode(tokenizer, next(examples)) for _ in range(8 * size)), key=lambda e: len(e[0]))
+        group = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        rng.shuffle(group)
+        yield from group
+
+
+def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
+    """Mean cross-entropy over the tokens to learn; logits are computed only where there is one."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = pad_sequence([torch.tensor(i) for i, _ in batch], batch_first=True, padding_value=0)
+    labels = pad_sequence([torch.tensor(x) for _, x in batch], batch_first=True, padding_value=-100)[:, 1:]
+    # padding is on the right, so the causal mask alone hides it
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    learnt = labels != -100
+    return cross_entropy(model.lm_head(hidden[learnt]), labels[learnt])
+
+
+def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> None:
+    """AdamW over the corpus; prints skills and saves the model at intervals."""
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
+    stream, losses, seconds = batches(tokenizer, config), [], 0.0
+    for step in range(1, config.num_steps + 1):
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config.num_steps)
+        loss = loss_of(model.train(), next(stream))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        seconds += time.monotonic() - began
+        if step % 50 == 0:
+            print(f"step {step} {seconds:.0f} s loss {sum(losses[-50:]) / 50:.4f}", flush=True)
+        if step % config.report_every == 0 or step == config.num_steps:
+            save(model, tokenizer, output)
+            report(output, num=100)
+
+
+def save(model: Any, tokenizer: Any, output: Path) -> None:
+    """Write a model folder: safetensors in bfloat16, configuration in float32, tokenizer."""
+    import copy
+
+    import torch
+
+    fresh = output.with_name(output.name + ".partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    config = json.loads((fresh / "config.json").read_text())
+    (fresh / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    shutil.rmtree(output, ignore_errors=True)
+    fresh.rename(output)
+
+
+def load(folder: Path) -> Speaker:
+    """The model of a folder, ready to be asked."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return Speaker(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+
+
+def report(folder: Path, num: int) -> None:
+    """Print the skill figures of a saved model, `num` samples each."""
+    for name, value in skill_figures(load(folder), num, seed=7).items():
+        print(f"  {name:44} {value:.3f}", flush=True)
+
+
+def _encode_turn(tokenizer: Any, message: Message) -> list[int]:
+    role = tokenizer.convert_tokens_to_ids(f"<|{message.role}|>")
+    return [role, *tokenizer.encode(message.content, add_special_tokens=False), tokenizer.eos_token_id]
+
+
+def _schedule(step: int, num_steps: int) -> float:
+    return min(1.0, step / 50) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / num_steps)))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the model, replaced")
+    parser.add_argument("--steps", type=int, default=PretrainConfig().num_steps)
+    parser.add_argument("--report-every", type=int, default=PretrainConfig().report_every)
+    arguments = parser.parse_args()
+    config = PretrainConfig(num_steps=arguments.steps, report_every=arguments.report_every)
+    tokenizer = build_tokenizer(config)
+    model = build_model(config, tokenizer)
+    print(f"{model.num_parameters()} parameters, vocabulary {len(tokenizer)}, steps {config.num_steps}")
+    train(model, tokenizer, config, arguments.output)
+    report(arguments.output, num=400)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Supervised finetuning on revisions and helpful completions (section 3.2): the SL-CAI policy.
+
+*Reads* `prompts`, `completions`, `revisions`, a pretrained model. *Writes* `models/sl`. The paper finetunes a pretrained
+model on the revisions of all rounds (its section 1.2 says the final ones: both are a setting).
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt, Revision
+from tasks.stage import Session, Stage
+from tasks.store.identity import table_to_rows
+from tasks.training.config import SFTConfig
+from tasks.training.launch import run_training
+from tasks.training.sft import SFTExample
+
+
+class SFTStageConfig(Frozen):
+    """What the SL policy learns from."""
+
+    rounds: Literal["all", "last"] = "all"
+    """Revisions of every round (section 3.2), or only each prompt's last."""
+    max_revisions: int | None = Field(None, ge=1)
+    """Take only so many red-team prompts' revisions, the first by prompt id; None takes all."""
+    training: SFTConfig = SFTConfig()
+    """The training itself."""
+
+
+class SFTStage(Stage):
+    """The SL-CAI policy."""
+
+    stage: ClassVar[str] = "sft"
+    dataset: ClassVar[str] = "models/sl"
+    code_version: ClassVar[int] = 1
+
+    prompts: DatasetRef
+    completions: DatasetRef
+    revisions: DatasetRef
+    pretrained: ModelRef
+    config: SFTStageConfig
+
+    def make(self, session: Session) -> ModelRef:
+        store = session.store
+        examples = sft_examples(
+            table_to_rows(store.read(self.prompts), Prompt),
+            table_to_rows(store.read(self.completions), Completion),
+            table_to_rows(store.read(self.revisions), Revision),
+            self.config,
+        )
+        return run_training(self, session, "sft", self.config.training, examples, {"model": self.pretrained})
+
+
+def sft_examples(
+    prompts: list[Prompt], completions: list[Completion], revisions: list[Revision], config: SFTStageConfig
+) -> list[SFTExample]:
+    """Prompt and completion pairs: revisions of red-team prompts, then completions of helpful ones, in row order."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts if prompt.split == "train"}
+    chosen = choose_revisions([row for row in revisions if row.status == "ok"], config)
+    pairs = [(row.prompt_id, row.revision) for row in chosen]
+    pairs += [
+        (row.prompt_id, row.completion)
+        for row in completions
+        if row.status == "ok" and by_id[row.prompt_id].kind == "helpful"
+    ]
+    return [SFTExample(prompt=by_id[pid].messages, completion=text) for pid, text in pairs if text is not None]
+
+
+def choose_revisions(revisions: list[Revision], config: SFTStageConfig) -> list[Revision]:
+    if config.rounds == "last":
+        revisions = list({row.prompt_id: row for row in revisions}.values())  # rounds come in order
+    if config.max_revisions is None:
+        return revisions
+    kept = set(sorted({row.prompt_id for row in revisions})[: config.max_revisions])
+    return [row for row in revisions if row.prompt_id in kept]

@@ -1,0 +1,156 @@
+"""What every stage is: a value that says what to make, and how to make it where it does not exist yet.
+
+A stage is a frozen model of JSON-sized fields (references, config, seed), so the same value is a function call in
+a test, the parameters of a deployment on a cluster, and the identity of its result (design ideas 1, 2 and 5).
+`RunContext` holds what all stages of a run share; of it only `seed`, `force` and the serving settings that change
+numbers enter a version id.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import Field
+
+from tasks.schema import DatasetRef, Frozen, ModelRef, Row
+from tasks.serving import ServingConfig
+from tasks.store import Derivation, InputRef, Store
+
+T = TypeVar("T")
+
+
+class StageFailed(ValueError):
+    """A stage could not commit a result; what it finished is kept and the message says what to do."""
+
+
+class RunContext(Frozen):
+    """What all stages of one run share."""
+
+    store: str = ".solon/store"
+    """Where datasets and models are kept: a folder or `s3://bucket/prefix`."""
+    seed: int = 0
+    """Draws principles, seeds requests and training."""
+    force: dict[str, str] = Field(default_factory=dict)
+    """Salt by stage name: another salt makes a stage's result anew."""
+    serving: ServingConfig = ServingConfig()
+    """How texts are generated."""
+    chunk_rows: int = Field(256, ge=1)
+    """Rows a resume point holds; how the work is cut never enters an identity."""
+    max_failed_fraction: float = Field(0.05, ge=0, le=1)
+    """A stage fails when more of its rows are refused, unparsable or failed."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of a training process. With more than one, sums may differ in their last bits."""
+
+
+class Progress(Protocol):
+    """Shows how far a stage is while it works."""
+
+    def update(self, done: int, total: int, note: str) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def update(self, done: int, total: int, note: str) -> None:
+        return None
+
+
+def call_directly(name: str, work: Callable[[], T]) -> T:
+    """Run a chunk as a plain call; a flow passes one that makes it a Prefect task instead."""
+    return work()
+
+
+@dataclass
+class Session:
+    """What a stage touches while it works: the store, how a chunk is run, where progress shows."""
+
+    store: Store
+    call: Callable[[str, Callable[[], Any]], Any] = call_directly
+    progress: Progress = field(default_factory=NoProgress)
+
+
+class Stage(Frozen):
+    """One stage with its inputs. Subclasses add fields, `derivation` follows from them, `make` does the work."""
+
+    stage: ClassVar[str]
+    dataset: ClassVar[str]
+    code_version: ClassVar[int]
+
+    run: RunContext
+
+    def derivation(self, store: Store) -> Derivation:
+        """Everything that determines the result, and nothing else (design idea 2)."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        inputs = {f"{name}.{key}": ref for name, value in fields.items() for key, ref in references(value)}
+        config = fields.get("config")
+        return Derivation(
+            stage=self.stage,
+            dataset=self.dataset,
+            code_version=self.code_version,
+            config={"config": config.model_dump(mode="json") if config else {}, **self.extra_identity(store)},
+            inputs={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, InputRef)},
+            constitution=self.constitution_slice(store),
+            models={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, str)},
+            seed=self.run.seed,
+            force=self.run.force.get(self.stage),
+        )
+
+    def extra_identity(self, store: Store) -> dict[str, Any]:
+        """What else changes the result; a generating stage adds how its texts are made."""
+        return {}
+
+    def constitution_slice(self, store: Store) -> str | None:
+        """Hash of the part of the constitution that this phase uses; None for a stage that reads none."""
+        return None
+
+    @abstractmethod
+    def make(self, session: Session) -> DatasetRef | ModelRef:
+        """Do the work and commit it."""
+
+    def result(self, store: Store) -> DatasetRef | ModelRef | None:
+        """The committed result, or None where there is none yet."""
+        derivation = self.derivation(store)
+        manifest = store.find(derivation.dataset, derivation.version)
+        return manifest.ref() if manifest else None
+
+
+def references(value: object) -> list[tuple[str, InputRef | str]]:
+    """The references inside a field, with their keys: datasets as inputs, models by content hash."""
+    if isinstance(value, DatasetRef):
+        if value.dataset == "constitutions":
+            return []  # enters by the slice that its phase uses, so that other edits do not touch the stage
+        return [("", InputRef(version=value.version, content_hash=value.content_hash))]
+    if isinstance(value, ModelRef):
+        return [("", value.content_hash)]
+    if isinstance(value, dict):
+        return [(f"{key}.{inner}", ref) for key, item in value.items() for inner, ref in references(item)]
+    return []
+
+
+def check_failed_fraction(stage: str, rows: Sequence[Row], limit: float) -> None:
+    """Fail a stage that lost too many rows; `skipped` ones had nothing to do and do not count.
+
+    Raises: StageFailed: names the share, the limit and the commonest reason.
+    """
+    bad = [row for row in rows if row.status in ("refused", "unparsable", "failed")]
+    if not rows or len(bad) / len(rows) <= limit:
+        return
+    reasons = [row.reason or row.status for row in bad]
+    worst = max(set(reasons), key=reasons.count)
+    raise StageFailed(
+        f"{stage}: {len(bad)} of {len(rows)} rows are not ok, the limit is {limit:.0%}; most often: {worst}. "
+        "The finished chunks are kept: mend the cause, or raise run.max_failed_fraction, and run again"
+    )
+
+
+@contextmanager
+def stopwatch(cost: dict[str, float], key: str = "seconds"):  # type: ignore[no-untyped-def]
+    """Add the wall time of the block to `cost[key]`."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        cost[key] = cost.get(key, 0.0) + time.monotonic() - start

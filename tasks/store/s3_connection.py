@@ -1,0 +1,117 @@
+"""How S3 is reached: endpoint and credentials from the environment (`AWS_*`), clients, and what an answer means."""
+
+import ipaddress
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from tasks.store.errors import StoreError
+
+_S3_OPTIONS = {"addressing_style": "path"}
+_TRANSIENT_STATUS = (408, 409, 429)  # 409: two conditional writes met on AWS; ask again
+_TRANSIENT_CODES = ("RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch")
+_WRONG_CREDENTIALS = "the credentials are wrong; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_REMEDIES = {
+    "NoSuchBucket": "there is no such bucket; create it or correct the address",
+    "InvalidAccessKeyId": _WRONG_CREDENTIALS,
+    "SignatureDoesNotMatch": _WRONG_CREDENTIALS,
+    "ExpiredToken": "the credentials have expired; renew them",
+    "AccessDenied": "these credentials may not do this; ask for the permission or use others",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "NoCredentialsError": "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "PartialCredentialsError": "half of the credentials is missing; set both AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY",
+}
+
+
+def endpoint() -> str | None:
+    """The configured endpoint; None for AWS itself."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether an endpoint is on this machine."""
+    host = urlsplit(address or "").hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_file_system() -> Any:
+    """The s3fs file system of one store. It retries nothing by itself: one loop above it does."""
+    import s3fs
+
+    files = s3fs.S3FileSystem(
+        skip_instance_cache=True,  # a cached one keeps the endpoint and credentials of its first use
+        use_listings_cache=False,
+        max_concurrency=8,
+        endpoint_url=endpoint(),
+        config_kwargs={
+            "retries": {"mode": "standard", "max_attempts": 8},
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "s3": _S3_OPTIONS,
+        },
+    )
+    files.retries = 1
+    return files
+
+
+def open_probe_client() -> Any:
+    """A client that tries once and soon gives up: to learn what is wrong before work begins.
+
+    Raises: StoreError: the endpoint is not an address.
+    """
+    from botocore.config import Config
+    from botocore.session import get_session
+
+    retries = {"total_max_attempts": 1}
+    config = Config(connect_timeout=5, read_timeout=10, retries=retries, s3=_S3_OPTIONS)
+    try:
+        return get_session().create_client("s3", endpoint_url=endpoint(), config=config)
+    except ValueError:  # its message repeats the address, which may hold credentials
+        raise StoreError("AWS_ENDPOINT_URL is not an address; expected http(s)://host:port") from None
+
+
+def answer_of(error: BaseException) -> tuple[str | None, int | None]:
+    """Code and HTTP status of the server's answer, which s3fs keeps as the cause; None without an answer."""
+    for candidate in (error, error.__cause__):
+        response = getattr(candidate, "response", None)
+        if isinstance(response, dict):
+            metadata = response.get("ResponseMetadata", {})
+            return response.get("Error", {}).get("Code"), metadata.get("HTTPStatusCode")
+    return None, None
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment."""
+    code, status = answer_of(error)
+    if status is None:
+        return is_request_failure(error) and type(error).__name__ not in _REMEDIES
+    return status in _TRANSIENT_STATUS or status >= 500 or code in _TRANSIENT_CODES
+
+
+def is_request_failure(error: Exception) -> bool:
+    """Whether the request, not our code, failed."""
+    from aiohttp import ClientError
+    from botocore.exceptions import BotoCoreError
+    from botocore.parsers import ResponseParserError
+
+    answered = answer_of(error)[1] is not None
+    return answered or isinstance(error, BotoCoreError | ClientError | ResponseParserError | OSError)
+
+
+def explain(error: Exception) -> str:
+    """What happened and what to do, without a word that could be a credential."""
+    code, status = answer_of(error)
+    name = code or type(error).__name__
+    if status is None and name not in _REMEDIES:
+        return f"{name}: no answer from {_endpoint_host()}; check AWS_ENDPOINT_URL and that the server runs"
+    answer = f"{name}, HTTP {status}" if status else name
+    return f"{answer}: {_REMEDIES.get(name, 'try again, or look at the log of the server')}"
+
+
+def _endpoint_host() -> str:
+    parts = urlsplit(endpoint() or "")
+    return f"{parts.hostname}:{parts.port}" if parts.hostname else "AWS"  # never what may stand before an @

@@ -1,0 +1,54 @@
+"""What the trainers learn from, and its way to the child process: one JSON object a line."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, Field
+
+from tasks.schema import Frozen, Message
+
+Example = TypeVar("Example", bound=BaseModel)
+
+
+class SFTExample(Frozen):
+    """A conversation that ends with a human turn, and what the assistant should say."""
+
+    prompt: list[Message]
+    completion: str
+
+
+class PreferenceExample(Frozen):
+    """Two completions of one prompt; the target is soft, so neither side need be the better one."""
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    target_prob: float = Field(ge=0, le=1)
+    """P(chosen is better)."""
+
+
+class PromptExample(Frozen):
+    """A conversation that ends with a human turn, for PPO to answer."""
+
+    prompt: list[Message]
+
+
+def write_examples(path: Path, examples: Iterable[BaseModel]) -> Path:
+    """One JSON object a line, in order; returns the path."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(example.model_dump_json() + "\n" for example in examples)
+    return path
+
+
+def read_examples(path: Path, model: type[Example]) -> Iterator[Example]:
+    """What `write_examples` wrote, in order.
+
+    Raises: ValueError: a line is not such an example.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield model.model_validate_json(line)
+            except ValueError as error:
+                raise ValueError(f"{path.name}:{number}: not a {model.__name__}: {error}") from error

@@ -1,0 +1,80 @@
+"""Sampling completions from the policy in process, with a key-value cache.
+
+A completion depends on its prompt and on its own row of random numbers, not on who shares the batch (but for
+rounding), so resuming needs no state of a generator.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad
+from transformers import DynamicCache, PreTrainedModel
+
+from tasks.training.batching import batches_by_length, pad_left
+
+TOKENS_PER_BATCH = 32_768  # bounds the cache, not the results
+SHRINK_BELOW = 0.8  # finished rows are dropped once fewer than this share still runs
+
+
+@torch.no_grad()
+def sample_completions(
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    uniforms: torch.Tensor,
+    temperature: float,
+    eos_token_id: int,
+) -> list[list[int]]:
+    """One completion a prompt, in order, EOS included where it came.
+
+    `uniforms` (batch, max_tokens) float64 in [0, 1) decide each draw: token = first whose cumulative
+    probability exceeds it.
+    """
+    completions: list[list[int]] = [[] for _ in prompts]
+    room = uniforms.shape[1]
+    for batch in batches_by_length([len(prompt) + room for prompt in prompts], TOKENS_PER_BATCH):
+        tokens = _sample_batch(
+            policy, [prompts[i] for i in batch], uniforms[batch], temperature, eos_token_id
+        )
+        for i, row in zip(batch, tokens.tolist(), strict=True):
+            completions[i] = row[: row.index(eos_token_id) + 1] if eos_token_id in row else row
+    return completions
+
+
+def _sample_batch(
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    uniforms: torch.Tensor,
+    temperature: float,
+    eos_token_id: int,
+) -> torch.Tensor:
+    """(batch, max_tokens): what follows a row's first EOS means nothing."""
+    ids, mask = (tensor.to(policy.device) for tensor in pad_left(prompts, eos_token_id))
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=policy.config)
+    rows = torch.arange(len(prompts))  # the rows that still run
+    running = torch.ones(len(prompts), dtype=torch.bool)
+    tokens = torch.full(uniforms.shape, eos_token_id)
+    for step in range(uniforms.shape[1]):
+        states = policy.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits = policy.get_output_embeddings()(states[:, -1]).float() / temperature
+        drawn = _draw(logits, uniforms[rows, step].to(logits.device))
+        tokens[rows[running], step] = drawn.cpu()[running]
+        running &= drawn.cpu() != eos_token_id
+        if not running.any():
+            break
+        ids, position, mask = drawn[:, None], position[:, -1:] + 1, pad(mask, (0, 1), value=1)
+        if running.float().mean() < SHRINK_BELOW:
+            kept = running.nonzero().squeeze(1)
+            cache.batch_select_indices(kept.to(ids.device))
+            ids, position, mask = (tensor[kept.to(ids.device)] for tensor in (ids, position, mask))
+            rows, running = rows[kept], running[kept]
+    return tokens
+
+
+def _draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Token ids (batch,) by inverse transform; a token of probability 0 is never drawn."""
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
