@@ -58,9 +58,7 @@ def align(config: AlignConfig) -> AlignResult:
         )
 
         # Section 4: reinforcement learning from AI feedback
-        comparisons = run.dataset(
-            CompareStage(run=config.run, prompts=prompts, policy=sl, config=config.compare)
-        )
+        comparisons = run.dataset(CompareStage(run=config.run, prompts=prompts, policy=sl, config=config.compare))
         labels = run.dataset(
             LabelStage(
                 run=config.run,
@@ -80,12 +78,8 @@ def align(config: AlignConfig) -> AlignResult:
                 config=config.preferences,
             )
         )
-        reward = run.model(
-            RewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward)
-        )
-        rl = run.model(
-            PPOStage(run=config.run, prompts=prompts, policy=sl, reward=reward, config=config.ppo)
-        )
+        reward = run.model(RewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward))
+        rl = run.model(PPOStage(run=config.run, prompts=prompts, policy=sl, reward=reward, config=config.ppo))
 
         # Section 4.3: what became of the policy
         policies = {"base": base, "sl": sl, "rl": rl}

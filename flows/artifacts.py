@@ -83,7 +83,9 @@ def sample_table(store: Store, samples: dict[str, DatasetRef]) -> list[dict[str,
     rows = {name: {r.row_id: r for r in table_to_rows(store.read(ref), Sample)} for name, ref in samples.items()}
     first = next(iter(rows.values()))
     prompts = prompt_texts(store, samples)
-    chosen = [r for kind in ("red_team", "helpful") for r in [r for r in first.values() if r.kind == kind][:NUM_SAMPLES]]
+    chosen = [
+        r for kind in ("red_team", "helpful") for r in [r for r in first.values() if r.kind == kind][:NUM_SAMPLES]
+    ]
     return [
         {"kind": r.kind, "prompt": cut(prompts.get(r.prompt_id, ""))}
         | {name: cut(by_id[r.row_id].completion or by_id[r.row_id].reason or "") for name, by_id in rows.items()}

@@ -50,7 +50,10 @@ def run() -> int:
     except ConfigError as error:
         print(f"solon: {error}", file=sys.stderr)
         return 2
-    except (ValueError, OSError) as error:  # what users can cause: bad input, an unusable store, a model not there
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # what users can cause: bad input, an unusable store, a model not there
         print(f"solon: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

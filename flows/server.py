@@ -44,8 +44,8 @@ def apply_settings() -> None:
 def prefect_server() -> Iterator[str]:
     """The address of a running Prefect API.
 
-    With PREFECT_API_URL set it is that one. Otherwise a server is started on a free loopback port and stopped at the end,
-    or when this process dies, however it dies.
+    With PREFECT_API_URL set it is that one. Otherwise a server is started on a free loopback port and stopped at the
+    end, or when this process dies, however it dies.
 
     Raises: ServerFailed: it did not answer; its log's end is in the message.
     """

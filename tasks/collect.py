@@ -47,7 +47,10 @@ class PromptsStage(Stage):
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         # the files are outside the store, so their content is the identity and their names are not
-        return {"config": {}, "rows": content_hash(digest([i, r.row_id, r.status]) for i, r in enumerate(self.rows()))}
+        return {
+            "config": {},
+            "rows": content_hash(digest([i, r.row_id, r.status]) for i, r in enumerate(self.rows())),
+        }
 
     def rows(self) -> list[Prompt]:
         config, rows = self.config, list[Prompt]()
@@ -121,9 +124,7 @@ def separate(rows: Sequence[Prompt]) -> list[Prompt]:
     held_out = {base_id(row) for row in rows if row.split == "held_out"}
     leak = {"status": "skipped", "reason": "the same text is held out for evaluation"}
     return [
-        row.model_copy(update=leak)
-        if row.split == "train" and row.status == "ok" and base_id(row) in held_out
-        else row
+        row.model_copy(update=leak) if row.split == "train" and row.status == "ok" and base_id(row) in held_out else row
         for row in rows
     ]
 

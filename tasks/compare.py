@@ -12,7 +12,7 @@ from pydantic import Field
 from tasks.chunks import make_in_chunks
 from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
 from tasks.schema import Comparison, DatasetRef, Frozen, ModelRef, Prompt
-from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator, open_generator
+from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.stage import Session
 from tasks.store.identity import table_to_rows
 
@@ -52,7 +52,7 @@ class CompareStage(GeneratingStage):
         folder = session.store.fetch_model(self.policy)
 
         def work(chunk: Sequence[Pair]) -> list[Comparison]:
-            with open_generator(self.policy, folder, self.run.serving) as generator:
+            with session.open_generator(self.policy, folder, self.run.serving) as generator:
                 return compare(chunk, generator, self.config.sampling, recipe)
 
         return make_in_chunks(self, session, pairs, comparison_id, work, Comparison)
@@ -62,9 +62,7 @@ def comparison_id(pair: Pair) -> str:
     return f"{pair.prompt.prompt_id}/{pair.number}"
 
 
-def compare(
-    pairs: Sequence[Pair], generator: TextGenerator, sampling: Sampling, recipe: Recipe
-) -> list[Comparison]:
+def compare(pairs: Sequence[Pair], generator: TextGenerator, sampling: Sampling, recipe: Recipe) -> list[Comparison]:
     """Two completions for each pair, in order, each with a seed of its own."""
     usable = [pair for pair in pairs if pair.prompt.status == "ok"]
     keys = {comparison_id(pair): comparison_key(pair, recipe) for pair in pairs}

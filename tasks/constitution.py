@@ -5,7 +5,7 @@
 
 from typing import Any, ClassVar
 
-from constitutions import Constitution, Principle, parse_constitution
+from constitutions import Constitution, Principle
 from tasks.schema import DatasetRef, Row
 from tasks.stage import Session, Stage
 from tasks.store import Store
@@ -41,7 +41,8 @@ class ConstitutionStage(Stage):
         return {"document": self.document}
 
     def make(self, session: Session) -> DatasetRef:
-        constitution = parse_constitution(self.document)
+        constitution = Constitution.model_validate(self.document)
+        constitution.revision_principles(), constitution.comparison_principles()  # a phase without any is an error now
         table = rows_to_table([principle_row(p) for p in constitution.principles], PrincipleRow)
         return session.store.commit_rows(self.derivation(session.store), table, metrics={}, cost={})
 
@@ -66,4 +67,4 @@ def principle_row(principle: Principle) -> PrincipleRow:
 def read_constitution(store: Store, ref: DatasetRef) -> Constitution:
     """The constitution that `ref` names, exactly as it was kept."""
     manifest = store.manifest(ref.dataset, ref.version)
-    return parse_constitution(manifest.derivation.config["document"])
+    return Constitution.model_validate(manifest.derivation.config["document"])

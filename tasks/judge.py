@@ -1,8 +1,8 @@
 """What an evaluator makes of every policy's held-out samples (section 4.3).
 
-*Reads* `prompts`, the `samples` of each policy. *Writes* `judgements`. Two evaluators: the feedback model, which compares
-each policy with the first one under a drawn principle in both orders; and the micro world's rule-based oracle, which
-knows what a completion really is and serves that world's prompts only.
+*Reads* `prompts`, the `samples` of each policy. *Writes* `judgements`. Two evaluators: the feedback model, which
+compares each policy with the first one under a drawn principle in both orders; and the micro world's rule-based
+oracle, which knows what a completion really is and serves that world's prompts only.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tasks.generation import GeneratingStage, Recipe, recipe_of
 from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, normalise, unswap
 from tasks.prompts import template
 from tasks.schema import DatasetRef, Frozen, Judgement, ModelRef, Prompt, Sample
-from tasks.serving import Choice, TextGenerator, open_generator
+from tasks.serving import Choice, TextGenerator
 from tasks.stage import Session
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
@@ -55,7 +55,11 @@ class JudgeStage(GeneratingStage):
     config: JudgeConfig
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
-        return {**super().extra_identity(store), "template": template("label"), "policies": list(self.samples)}
+        return {
+            **super().extra_identity(store),
+            "template": template("label"),
+            "policies": list(self.samples),
+        }
 
     def constitution_slice(self, store: Store) -> str | None:
         if self.config.evaluator == "micro_oracle":
@@ -71,7 +75,7 @@ class JudgeStage(GeneratingStage):
         folder = session.store.fetch_model(self.feedback)
 
         def work(chunk: Sequence[Case]) -> list[Judgement]:
-            with open_generator(self.feedback, folder, self.run.serving) as generator:
+            with session.open_generator(self.feedback, folder, self.run.serving) as generator:
                 return judge_by_feedback(chunk, principles, generator, recipe)
 
         return make_in_chunks(self, session, cases, case_id, work, Judgement)
@@ -155,7 +159,11 @@ def feedback_judgement(
 
 def judgement(case: Case, unit: str, **values: Any) -> Judgement:
     if case.sample.status != "ok":
-        values = {**values, "status": "skipped", "reason": f"sample is {case.sample.status}: {case.sample.reason}"}
+        values = {
+            **values,
+            "status": "skipped",
+            "reason": f"sample is {case.sample.status}: {case.sample.reason}",
+        }
         values.pop("win_prob", None)
     return Judgement(
         row_id=case_id(case),

@@ -1,8 +1,8 @@
 """AI preference labels (section 4.1): which of two completions follows a principle better, as a probability.
 
-*Reads* `prompts`, `comparisons`, the constitution. *Writes* `labels`: each comparison under one drawn principle, in both
-orders of presentation, since judges prefer a position (RLAIF, 2309.00267). The label is the normalised probability of
-the two answer tokens, never parsed text.
+*Reads* `prompts`, `comparisons`, the constitution. *Writes* `labels`: each comparison under one drawn principle, in
+both orders of presentation, since judges prefer a position (RLAIF, 2309.00267). The label is the normalised
+probability of the two answer tokens, never parsed text.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tasks.generation import GeneratingStage, Recipe, recipe_of
 from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, normalise, unswap
 from tasks.prompts import template
 from tasks.schema import Comparison, DatasetRef, Frozen, Label, ModelRef, Order, Prompt
-from tasks.serving import Choice, TextGenerator, open_generator
+from tasks.serving import Choice, TextGenerator
 from tasks.stage import Session
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
@@ -57,14 +57,16 @@ class LabelStage(GeneratingStage):
 
     def make(self, session: Session) -> DatasetRef:
         principles = read_constitution(session.store, self.constitution).comparison_principles()
-        prompts = {p.prompt_id: p for p in table_to_rows(session.store.read(self.prompts), Prompt) if p.split == "train"}
+        prompts = {
+            p.prompt_id: p for p in table_to_rows(session.store.read(self.prompts), Prompt) if p.split == "train"
+        }
         comparisons = table_to_rows(session.store.read(self.comparisons), Comparison)
         questions = [Question(prompts[c.prompt_id], c, order) for c in comparisons for order in ORDERS]
         recipe = recipe_of(self, self.feedback, sampling=None)
         folder = session.store.fetch_model(self.feedback)
 
         def work(chunk: Sequence[Question]) -> list[Label]:
-            with open_generator(self.feedback, folder, self.run.serving) as generator:
+            with session.open_generator(self.feedback, folder, self.run.serving) as generator:
                 return label(chunk, principles, generator, self.config.evaluator, recipe)
 
         return make_in_chunks(self, session, questions, lambda q: label_id(q, self.config.evaluator), work, Label)
@@ -108,7 +110,7 @@ def label_row(q: Question, principle: Principle, evaluator: str, key: str, choic
         comparison_id=q.comparison.row_id,
         evaluator=evaluator,
         principle_id=principle.id,
-        principle_hash=principle.hash,
+        principle_hash=principle.comparison_hash,
         order=q.order,
         logprob_a=logprob_a,
         logprob_b=logprob_b,

@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field
 
 from tasks.chunks import make_in_chunks
-from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt
 from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
-from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator, open_generator
+from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt
+from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.stage import Session
 from tasks.store.identity import table_to_rows
 
@@ -51,7 +51,7 @@ class RespondStage(GeneratingStage):
         folder = session.store.fetch_model(self.helpful_only)
 
         def work(chunk: Sequence[Ask]) -> list[Completion]:
-            with open_generator(self.helpful_only, folder, self.run.serving) as generator:
+            with session.open_generator(self.helpful_only, folder, self.run.serving) as generator:
                 return respond(chunk, generator, self.config.sampling, recipe)
 
         return make_in_chunks(self, session, asks, completion_id, work, Completion)
@@ -67,9 +67,7 @@ def list_asks(prompts: Sequence[Prompt], num_helpful_samples: int) -> list[Ask]:
     return [Ask(prompt, sample) for prompt in prompts for sample in range(counts[prompt.kind])]
 
 
-def respond(
-    asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, recipe: Recipe
-) -> list[Completion]:
+def respond(asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, recipe: Recipe) -> list[Completion]:
     """One completion for each ask, in order; an unusable prompt is skipped with its reason."""
     usable = [ask for ask in asks if ask.prompt.status == "ok"]
     keys = {completion_id(ask): completion_key(ask, recipe) for ask in asks}

@@ -15,7 +15,7 @@ from tasks.chunks import make_in_chunks
 from tasks.constitution import read_constitution
 from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
 from tasks.schema import Completion, DatasetRef, Frozen, Message, ModelRef, Prompt, Revision, Row
-from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator, open_generator
+from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.stage import Session
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
@@ -76,7 +76,7 @@ class ReviseStage(GeneratingStage):
         folder = session.store.fetch_model(self.helpful_only)
 
         def work(chunk: Sequence[Chain]) -> list[Row]:
-            with open_generator(self.helpful_only, folder, self.run.serving) as generator:
+            with session.open_generator(self.helpful_only, folder, self.run.serving) as generator:
                 return list(revise(chunk, principles, generator, self.config, recipe))
 
         return make_in_chunks(self, session, chains, lambda chain: chain.prompt.prompt_id, work, Revision)
@@ -168,7 +168,7 @@ def revision_row(turn: Turn) -> Revision:
         prompt_id=turn.chain.prompt.prompt_id,
         round=turn.round,
         principle_id=turn.principle.id,
-        principle_hash=turn.principle.hash,
+        principle_hash=turn.principle.revision_hash,
         critique_request=turn.principle.critique_request or "",
         critique=turn.critique.text if turn.critique else None,
         revision_request=turn.principle.revision_request or "",

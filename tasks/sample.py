@@ -1,6 +1,6 @@
 """What one policy says to the held-out prompts (sections 3.3 and 4.3).
 
-*Reads* `prompts`, a policy. *Writes* `samples`; one version for each policy, so that another policy samples only itself.
+*Reads* `prompts`, a policy. *Writes* `samples`; a version for each policy, so that another one samples only itself.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pydantic import Field
 from tasks.chunks import make_in_chunks
 from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
 from tasks.schema import DatasetRef, Frozen, ModelRef, Prompt, Sample
-from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator, open_generator
+from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.stage import Session
 from tasks.store.identity import table_to_rows
 
@@ -50,7 +50,7 @@ class SampleStage(GeneratingStage):
         folder = session.store.fetch_model(self.policy)
 
         def work(chunk: Sequence[Ask]) -> list[Sample]:
-            with open_generator(self.policy, folder, self.run.serving) as generator:
+            with session.open_generator(self.policy, folder, self.run.serving) as generator:
                 return sample(chunk, generator, self.config.sampling, recipe)
 
         return make_in_chunks(self, session, asks, sample_id, work, Sample)
@@ -64,7 +64,8 @@ def sample(asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, re
     """One completion for each ask, in order. The same prompt has the same seed for every policy."""
     usable = [ask for ask in asks if ask.prompt.status == "ok"]
     # the policy does not enter the seed: policies are compared on the same draws (common random numbers)
-    seeds = {sample_id(ask): request_seed(recipe.model_copy(update={"model": ""}).key(sample_id(ask))) for ask in asks}
+    shared = recipe.model_copy(update={"model": ""})
+    seeds = {sample_id(ask): request_seed(shared.key(sample_id(ask))) for ask in asks}
     requests = [GenerationRequest(ask.prompt.messages, seeds[sample_id(ask)]) for ask in usable]
     made = dict(zip(map(sample_id, usable), generator.generate(requests, sampling), strict=True))
     return [sample_row(ask, recipe, made.get(sample_id(ask))) for ask in asks]
@@ -72,7 +73,10 @@ def sample(asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, re
 
 def sample_row(ask: Ask, recipe: Recipe, generation: Generation | None) -> Sample:
     prompt = ask.prompt
-    ended: dict[str, str | None] = {"status": "skipped", "reason": f"prompt is {prompt.status}: {prompt.reason}"}
+    ended: dict[str, str | None] = {
+        "status": "skipped",
+        "reason": f"prompt is {prompt.status}: {prompt.reason}",
+    }
     if generation is not None:
         ended = verdict(generation, "completion")
     return Sample(

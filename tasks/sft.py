@@ -1,7 +1,7 @@
 """Supervised finetuning on revisions and helpful completions (section 3.2): the SL-CAI policy.
 
-*Reads* `prompts`, `completions`, `revisions`, a pretrained model. *Writes* `models/sl`. The paper finetunes a pretrained
-model on the revisions of all rounds (its section 1.2 says the final ones: both are a setting).
+*Reads* `prompts`, `completions`, `revisions`, a pretrained model. *Writes* `models/sl`. The paper finetunes a
+pretrained model on the revisions of all rounds (its section 1.2 says the final ones: both are a setting).
 """
 
 from typing import ClassVar, Literal
@@ -11,9 +11,9 @@ from pydantic import Field
 from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt, Revision
 from tasks.stage import Session, Stage
 from tasks.store.identity import table_to_rows
+from tasks.train import run_training
 from tasks.training.config import SFTConfig
-from tasks.training.launch import run_training
-from tasks.training.sft import SFTExample
+from tasks.training.examples import SFTExample
 
 
 class SFTStageConfig(Frozen):
@@ -48,7 +48,7 @@ class SFTStage(Stage):
             table_to_rows(store.read(self.revisions), Revision),
             self.config,
         )
-        return run_training(self, session, "sft", self.config.training, examples, {"model": self.pretrained})
+        return run_training(self, session, self.config.training, examples, model=self.pretrained)
 
 
 def sft_examples(

@@ -6,17 +6,16 @@ a test, the parameters of a deployment on a cluster, and the identity of its res
 numbers enter a version id.
 """
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field
 
 from tasks.schema import DatasetRef, Frozen, ModelRef, Row
-from tasks.serving import ServingConfig
+from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
 
 T = TypeVar("T")
@@ -65,11 +64,12 @@ def call_directly(name: str, work: Callable[[], T]) -> T:
 
 @dataclass
 class Session:
-    """What a stage touches while it works: the store, how a chunk is run, where progress shows."""
+    """What a stage touches while it works: the store, how a chunk is run, where progress shows, who writes."""
 
     store: Store
     call: Callable[[str, Callable[[], Any]], Any] = call_directly
     progress: Progress = field(default_factory=NoProgress)
+    open_generator: Callable[..., AbstractContextManager[TextGenerator]] = open_generator
 
 
 class Stage(Frozen):
@@ -144,13 +144,3 @@ def check_failed_fraction(stage: str, rows: Sequence[Row], limit: float) -> None
         f"{stage}: {len(bad)} of {len(rows)} rows are not ok, the limit is {limit:.0%}; most often: {worst}. "
         "The finished chunks are kept: mend the cause, or raise run.max_failed_fraction, and run again"
     )
-
-
-@contextmanager
-def stopwatch(cost: dict[str, float], key: str = "seconds"):  # type: ignore[no-untyped-def]
-    """Add the wall time of the block to `cost[key]`."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        cost[key] = cost.get(key, 0.0) + time.monotonic() - start

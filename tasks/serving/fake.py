@@ -25,8 +25,7 @@ class FakeGenerator:
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> list[Generation]:
         self.num_calls += 1
         self.requests += requests
-        replies = [self._reply if isinstance(self._reply, str) else self._reply(request) for request in requests]
-        return [reply if isinstance(reply, Generation) else _generation(reply) for reply in replies]
+        return [self._answer(request) for request in requests]
 
     def choose(self, requests: Sequence[ChoiceRequest], answers: tuple[str, ...]) -> list[Choice]:
         self.num_calls += 1
@@ -34,6 +33,8 @@ class FakeGenerator:
         weighed = [self._weigh(request) if self._weigh else [-1.0] * len(answers) for request in requests]
         return [each if isinstance(each, Choice) else Choice(tuple(each), 1) for each in weighed]
 
-
-def _generation(text: str) -> Generation:
-    return Generation(text, "stop", num_prompt_tokens=1, num_tokens=len(text.split()))
+    def _answer(self, request: GenerationRequest) -> Generation:
+        reply = self._reply if isinstance(self._reply, str) else self._reply(request)
+        if isinstance(reply, Generation):
+            return reply
+        return Generation(reply, "stop", num_prompt_tokens=1, num_tokens=len(reply.split()))

@@ -1,4 +1,4 @@
-"""What every engine takes and gives. Rows in, rows out, in order; what cannot be done to a row is its `error`."""
+"""What every engine takes and gives: rows in, rows out, in order; what cannot be done is the row's `error`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class ServingConfig(Frozen):
         return self
 
     def identity(self) -> dict[str, str]:
-        """What of this determines a text, for versions and reuse keys: not where it runs, not how much at once."""
+        """What of this determines a text, for versions and reuse keys; where it runs does not."""
         names = ("engine", "dtype", "chat_template", "max_model_tokens")
         return {name: str(getattr(self, name)) for name in names} | {"extra": " ".join(self.extra_arguments)}
 

@@ -1,4 +1,4 @@
-"""Models stay loaded between uses: a stage opens its generator once a chunk, and a start costs tens of seconds."""
+"""Models stay loaded between uses: a stage opens its generator once a chunk, and a start takes many seconds."""
 
 import threading
 from collections import Counter, OrderedDict
@@ -14,13 +14,13 @@ class KeptGenerators:
     """Loaded generators by name, the least recently used first. One in use is never stopped."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # held through a start, so that two threads do not start one model twice
+        self._lock = threading.RLock()  # held through a start: two threads do not start one model twice
         self._loaded: OrderedDict[str, LoadedGenerator] = OrderedDict()
         self._users: Counter[str] = Counter()
 
     @contextmanager
     def use(self, name: str, limit: int, load: Callable[[], LoadedGenerator]) -> Iterator[LoadedGenerator]:
-        """The generator of this name, loaded where none is alive; at most `limit` stay when nobody uses them."""
+        """The generator of this name, loaded where none is alive; at most `limit` stay while unused."""
         with self._lock:
             if name not in self._loaded or not self._loaded[name].alive():
                 self._stop([name] if name in self._loaded else [])
@@ -57,8 +57,8 @@ _KEPT = KeptGenerators()
 def open_generator(model: ModelRef, folder: Path, config: ServingConfig) -> Iterator[TextGenerator]:
     """A generator for `model`, whose files lie in `folder`; it stays loaded for the next one who opens it.
 
-    With `config.url` the folder is still needed: prompts are rendered here, by the model's own tokenizer. A server
-    that died since its last use is started again. Servers end with this process, however that ends.
+    With `config.url` the folder is still needed: prompts are rendered here, by the model's own tokenizer. A
+    server that died since its last use is started again. Servers end with this process, however that ends.
 
     Raises: ServingError: the model cannot be served as configured.
     """

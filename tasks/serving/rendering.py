@@ -4,9 +4,9 @@ A prompt is never truncated, and `max_tokens` is never lowered: a row whose prom
 exceed the context is that row's error. So every completion was drawn under the limit that the config names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Rendered:
 class Renderer:
     """Renders for one model. `stop_ids` end a completion, as do the strings in `stop`."""
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], context_tokens: int, chat_template: str) -> None:
+    def __init__(self, tokenizer: Any, stop_ids: Iterable[int], context_tokens: int, chat_template: str) -> None:
         self._tokenizer = tokenizer
         self._paper_format = chat_template == "human_assistant"
         self.context_tokens = context_tokens
@@ -50,18 +50,19 @@ class Renderer:
             raise ServingError(f"no tokenizer can be loaded from {folder}: {error}") from error
         if config.chat_template == "model" and not tokenizer.chat_template:
             raise ServingError(
-                f"the model in {folder} has no chat template; set `chat_template: human_assistant` for the paper's format"
+                f"the model in {folder} has no chat template; "
+                "set `chat_template: human_assistant` for the paper's format"
             )
-        stop_ids, context_tokens = _limits(folder, config)
-        return cls(tokenizer, stop_ids | {tokenizer.eos_token_id}, context_tokens, config.chat_template)
+        stop_ids = _stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
+        return cls(tokenizer, stop_ids, _context_tokens(folder, config), config.chat_template)
 
     def prompts(self, requests: Sequence[GenerationRequest], max_tokens: int) -> list[Rendered]:
         """One prompt a request, with room for `max_tokens` behind it."""
-        return [self._checked(lambda r=r: self._prompt(r), max_tokens) for r in requests]
+        return [self._checked(partial(self._prompt, r), max_tokens) for r in requests]
 
     def choices(self, requests: Sequence[ChoiceRequest], answers: tuple[str, ...]) -> list[Rendered]:
         """One prompt a request, up to where the answers part, and the one token of each answer there."""
-        return [self._checked(lambda r=r: self._choice(r, answers), 1) for r in requests]
+        return [self._checked(partial(self._choice, r, answers), 1) for r in requests]
 
     def completion(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without what ended it."""
@@ -78,9 +79,9 @@ class Renderer:
         tail = self._tokenizer.decode(ids[-32:]) if self.stop else ""
         return any(stop in tail for stop in self.stop)
 
-    def _checked(self, render: Any, max_tokens: int) -> Rendered:
+    def _checked(self, render: Callable[[], Rendered], max_tokens: int) -> Rendered:
         try:
-            rendered: Rendered = render()
+            rendered = render()
         except _CannotRender as error:
             return Rendered([], error=str(error))
         if len(rendered.ids) + max_tokens <= self.context_tokens:
@@ -97,12 +98,12 @@ class Renderer:
     def _choice(self, request: ChoiceRequest, answers: tuple[str, ...]) -> Rendered:
         text = self._text(request.messages, request.prefix)
         encoded = [self._encode(text + answer) for answer in answers]
-        prompt = commonprefix(encoded)
-        rests = [ids[len(prompt) :] for ids in encoded]
+        num_common = next((i for i, column in enumerate(zip(*encoded, strict=False)) if len(set(column)) > 1), 0)
+        rests = [ids[num_common:] for ids in encoded]
         if any(len(rest) != 1 for rest in rests) or len({rest[0] for rest in rests}) < len(answers):
             shown = {a: self._tokenizer.convert_ids_to_tokens(r) for a, r in zip(answers, rests, strict=True)}
             raise _CannotRender(f"answers must differ in exactly one token, this tokenizer has {shown}")
-        return Rendered(list(prompt), tuple(rest[0] for rest in rests))
+        return Rendered(encoded[0][:num_common], tuple(rest[0] for rest in rests))
 
     def _text(self, messages: Sequence[Message], prefix: str) -> str:
         if not messages:
@@ -122,7 +123,7 @@ class Renderer:
             raise _CannotRender(f"the model's chat template refuses the conversation: {error}") from error
 
     def _encode(self, text: str) -> list[int]:
-        """A chat template writes its own special tokens; the paper's format takes the tokenizer's first one."""
+        """A chat template writes its own special tokens; the paper's format takes the tokenizer's."""
         ids = self._tokenizer(text, add_special_tokens=self._paper_format, verbose=False)["input_ids"]
         return list(ids[:-1] if ids and ids[-1] in self.stop_ids and self._paper_format else ids)
 
@@ -131,18 +132,29 @@ class _CannotRender(ValueError):
     """This row has no prompt; the message becomes its error."""
 
 
-def _limits(folder: Path, config: ServingConfig) -> tuple[set[int], int]:
-    """The model's own ends of text, and how many tokens fit into its context."""
-    from transformers import AutoConfig, GenerationConfig
+def _model_config(folder: Path) -> Any:
+    from transformers import AutoConfig
 
-    model = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    ends = [model.eos_token_id]
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+
+
+def _stop_ids(folder: Path) -> set[int]:
+    """The model's own ends of text: one or several ids, in either of two files."""
+    from transformers import GenerationConfig
+
+    ends = [_model_config(folder).eos_token_id]
     if (folder / "generation_config.json").exists():
         ends.append(GenerationConfig.from_pretrained(folder).eos_token_id)
-    positions = getattr(model, "max_position_embeddings", None)
+    lists = [end if isinstance(end, list) else [end] for end in ends if end is not None]
+    return {end for each in lists for end in each}
+
+
+def _context_tokens(folder: Path, config: ServingConfig) -> int:
+    """As many as the config asks for, at most as many as the model has positions."""
+    positions = getattr(_model_config(folder), "max_position_embeddings", None)
     asked = config.max_model_tokens or positions
     if asked is None:
-        raise ServingError(f"the model in {folder} does not say how many positions it has; set `max_model_tokens`")
+        raise ServingError(f"the model in {folder} does not say how many positions it has; set max_model_tokens")
     if positions is not None and asked > positions:
         raise ServingError(f"max_model_tokens: {asked}, but the model in {folder} has {positions} positions")
-    return {end for each in ends if each is not None for end in (each if isinstance(each, list) else [each])}, asked
+    return int(asked)

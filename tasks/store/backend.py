@@ -71,8 +71,7 @@ def _split_s3(rest: str) -> tuple[str, str]:
     prefix = prefix.strip("/")
     if "@" in bucket:  # the message must not repeat what stands there
         raise StoreError(
-            "store s3://: an address must not hold credentials; "
-            "put them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "store s3://: an address must not hold credentials; put them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if not _BUCKET.fullmatch(bucket) or (prefix and not _PREFIX.fullmatch(prefix)) or ".." in rest:
         raise StoreError(f"store {'s3://' + rest!r:.140}: expected s3://bucket/prefix of A-Z a-z 0-9 . _ -")

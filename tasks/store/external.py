@@ -1,4 +1,4 @@
-"""Models from outside the store: a local folder pinned by its content, or a hub model pinned by its commit."""
+"""Models from outside the store: a local folder pinned by its content, a hub model pinned by its commit."""
 
 import re
 from pathlib import Path
@@ -15,25 +15,20 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-]+)?", r
 
 
 def resolve_external_model(name_or_path: str) -> ModelRef:
-    """Pin a model from outside: a folder by its content, a hub name (`name` or `name@revision`) by its commit.
+    """Pin a folder by its content, or a hub name (`org/name` or `org/name@revision`) by its commit.
 
-    Raises: StoreError: neither a folder nor a hub name, or a model without safetensors.
-    StoreUnavailable: the hub does not answer.
+    Raises: StoreError: neither a folder nor a hub name, or a folder without safetensors.
+    StoreUnavailable: the hub does not give it.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
-        content = _folder_hash(folder.resolve())
-        return ModelRef(
-            model=EXTERNAL, version=content[:32], content_hash=content, source=str(folder.resolve())
-        )
+        source = folder.resolve()
+        content = _folder_hash(source)
+        return ModelRef(model=EXTERNAL, version=content[:32], content_hash=content, source=str(source))
     if name_or_path.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(name_or_path):
-        raise StoreError(
-            f"model {name_or_path!r}: no such folder; expected a model folder or a hub name like org/name"
-        )
+        raise StoreError(f"model {name_or_path!r}: no such folder; expected a folder or a hub name (org/name)")
     name, _, revision = name_or_path.partition("@")
-    commit = _hub_snapshot(
-        name, revision or None, ["config.json"]
-    ).name  # the folder is named after the commit
+    commit = _hub_snapshot(name, revision or None, ["config.json"]).name  # the hub names it after the commit
     return ModelRef(model=EXTERNAL, version=commit, content_hash=digest(["hub", commit]), source=name)
 
 
@@ -41,7 +36,7 @@ def fetch_external(ref: ModelRef) -> Path:
     """The folder of a model from outside; a hub model is downloaded at its commit, without pickles.
 
     Raises: Corrupt: a folder's content changed since it was pinned. NotCommitted: the folder is gone.
-    StoreUnavailable: the hub does not answer.
+    StoreUnavailable: the hub does not give it.
     """
     source = ref.source or ""
     if not Path(source).is_absolute():
@@ -49,23 +44,17 @@ def fetch_external(ref: ModelRef) -> Path:
     if not Path(source).is_dir():
         raise NotCommitted(f"model {source}: the folder is gone; restore it, or configure another model")
     if _folder_hash(Path(source)) != ref.content_hash:
-        raise Corrupt(
-            f"model {source}: its files changed since the run pinned them; start a new run to use them"
-        )
+        raise Corrupt(f"model {source}: its files changed since this run pinned them; start another run")
     return Path(source)
 
 
 def _folder_hash(folder: Path) -> str:
     """Content hash of the files that count; a README or an unused pickle beside the weights does not."""
-    visible = [p for p in folder.rglob("*") if p.is_file() and p.suffix in MODEL_SUFFIXES]
-    files = {p.relative_to(folder).as_posix(): p for p in visible}
-    files = {
-        name: p for name, p in files.items() if not any(part.startswith(".") for part in name.split("/"))
-    }
+    found = [path for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES and path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in found}
+    files = {name: path for name, path in files.items() if "/." not in f"/{name}"}  # nothing hidden
     if not any(name.endswith(".safetensors") for name in files):
-        raise StoreError(
-            f"model {folder}: no .safetensors file in it; convert the weights, pickles are never loaded"
-        )
+        raise StoreError(f"model {folder}: no .safetensors file in it; pickled weights are never loaded")
     return model_hash({name: file_sha256(path) for name, path in files.items()})
 
 
@@ -77,6 +66,6 @@ def _hub_snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise StoreUnavailable(
-            f"model {name!r}: no such folder, and the hub did not give it ({type(error).__name__}); "
+            f"model {name!r}: no such folder, and the hub does not give it ({type(error).__name__}); "
             "check the name, the network and HF_TOKEN, or give a model folder"
         ) from error

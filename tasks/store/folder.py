@@ -73,9 +73,7 @@ class FolderBackend:
 
     def keys(self, prefix: str) -> list[str]:
         with self._explained(f"list {prefix}"):
-            return sorted(
-                p.relative_to(self.root).as_posix() for p in (self.root / prefix).rglob("*") if p.is_file()
-            )
+            return sorted(p.relative_to(self.root).as_posix() for p in (self.root / prefix).rglob("*") if p.is_file())
 
     def folders(self, prefix: str) -> list[str]:
         folder = self.root / prefix

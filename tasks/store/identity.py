@@ -122,9 +122,7 @@ def _check_row_ids(rows: pa.Table) -> None:
         raise StoreError(f"{ids.null_count} of {len(ids)} rows have no row_id; every row needs one")
     for entry in ids.value_counts().to_pylist() if len(ids.unique()) < len(ids) else []:
         if entry["counts"] > 1:
-            raise StoreError(
-                f"row_id {entry['values']!r} comes {entry['counts']} times; it must name one row"
-            )
+            raise StoreError(f"row_id {entry['values']!r} comes {entry['counts']} times; it must name one row")
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -134,8 +132,8 @@ def check_name(name: str, what: str = "name") -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise InvalidName(
-            f"{what} {name!r:.90}: expected 1 to 63 characters of a-z 0-9 . _ - that begin with a letter or digit, "
-            "without '..'"
+            f"{what} {name!r:.90}: expected 1 to 63 characters of a-z 0-9 . _ -, "
+            "the first a letter or digit, and no '..'"
         )
     return name
 
@@ -160,9 +158,7 @@ def check_file_path(path: str) -> str:
     Raises: InvalidName.
     """
     if any(not _FILE_SEGMENT.fullmatch(part) or ".." in part for part in path.split("/")):
-        raise InvalidName(
-            f"file {path!r:.140}: expected segments of A-Z a-z 0-9 . _ - that do not begin with a dot"
-        )
+        raise InvalidName(f"file {path!r:.140}: expected segments of A-Z a-z 0-9 . _ - that do not begin with a dot")
     return path
 
 
@@ -188,15 +184,13 @@ def _arrow_type(annotation: Any, where: str) -> pa.DataType:
         return pa.list_(_arrow_type(arguments[0], f"{where}[]"))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return pa.struct(list(arrow_schema(annotation)))
-    raise TypeError(
-        f"{where}: {annotation!r} has no column type; expected str, int, float, bool, lists, models"
-    )
+    raise TypeError(f"{where}: {annotation!r} has no column type; expected str, int, float, bool, lists, models")
 
 
 def rows_to_table(rows: Sequence[Row], model: type[Row]) -> pa.Table:
     """Rows as a table with the model's schema, in order.
 
-    Raises: StoreError: a row of another model, or a text that is not Unicode (a lone surrogate), with its row_id.
+    Raises: StoreError: a row of another model, or text that is not Unicode (a lone surrogate).
     """
     for row in rows:
         if type(row) is not model:
@@ -204,9 +198,7 @@ def rows_to_table(rows: Sequence[Row], model: type[Row]) -> pa.Table:
     try:
         return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(model))
     except UnicodeEncodeError:
-        raise StoreError(
-            f"row {_not_unicode(rows)!r} holds a lone surrogate, which no file can keep"
-        ) from None
+        raise StoreError(f"row {_not_unicode(rows)!r} holds a lone surrogate, which no file can keep") from None
 
 
 def _not_unicode(rows: Sequence[Row]) -> str | None:

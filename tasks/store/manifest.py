@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -51,9 +52,7 @@ class Derivation(Frozen):
         Raises: TypeError: names the path of a value without a stable form.
         """
         body = {name: getattr(self, name) for name in type(self).model_fields}
-        return canonical_json(
-            body | {"inputs": {role: ref.content_hash for role, ref in self.inputs.items()}}
-        )
+        return canonical_json(body | {"inputs": {role: ref.content_hash for role, ref in self.inputs.items()}})
 
     @property
     def version(self) -> str:
@@ -111,15 +110,13 @@ class Manifest(Frozen):
         return self.model_ref() if self.kind == "model" else self.dataset_ref()
 
     def dataset_ref(self) -> DatasetRef:
-        return DatasetRef(
-            dataset=self.dataset, version=self.version, content_hash=self.content_hash, rows=self.rows
-        )
+        return DatasetRef(dataset=self.dataset, version=self.version, content_hash=self.content_hash, rows=self.rows)
 
     def model_ref(self) -> ModelRef:
         return ModelRef(model=self.dataset, version=self.version, content_hash=self.content_hash)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON with `sha256`, the digest of all the rest. A metric that is not finite becomes null."""
+        """Canonical JSON with `sha256`, the digest of the rest. A metric that is not finite becomes null."""
         body = json.loads(self.model_dump_json())
         return canonical_json(body | {"sha256": digest(body)})
 
@@ -153,8 +150,8 @@ def new_manifest(
     content_hash: str,
     parts: tuple[Part, ...],
     table: pa.Table | None,
-    metrics: dict[str, Any],
-    cost: dict[str, float],
+    metrics: Mapping[str, Any],
+    cost: Mapping[str, float],
 ) -> Manifest:
     """The manifest of a finished attempt; `table` holds the rows of a dataset, None for a model."""
     return Manifest(
@@ -169,8 +166,8 @@ def new_manifest(
         derivation=derivation,
         code_commit=code_commit(),
         libraries=library_versions(),
-        cost=cost,
-        metrics=metrics,
+        cost=dict(cost),
+        metrics=dict(metrics),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -182,7 +179,7 @@ def count_statuses(table: pa.Table) -> dict[str, int]:
 
 @functools.cache
 def code_commit() -> str | None:
-    """Commit of the checkout that runs, with `-dirty` where tracked files differ; None where git cannot say."""
+    """Commit of the checkout that runs, `-dirty` where tracked files differ; None where git cannot say."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(

@@ -1,4 +1,4 @@
-"""Models as sets of files: what may be in them, their content hash, and the local copies that loaders read."""
+"""Models as sets of files: what may be in them, their content hash, and the local copies that are loaded."""
 
 import functools
 import hashlib
@@ -23,13 +23,12 @@ def model_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise StoreError(f"model {folder}: no such folder")
-    files = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in found}
     refused = [name for name in files if not name.endswith(MODEL_SUFFIXES)]
     if refused:
         raise StoreError(
-            f"model {folder}: {refused[:5]} may not be kept; a model consists of {' '.join(MODEL_SUFFIXES)} files "
+            f"model {folder}: {refused[:5]} may not be kept; expected only {' '.join(MODEL_SUFFIXES)} files "
             "(weights as safetensors: a pickle can run code)"
         )
     if not files:
@@ -43,7 +42,7 @@ def model_hash(sha256_by_file: dict[str, str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file; a process reads a file again only when its size or time of change is another."""
+    """sha256 of a file. A process reads a file again only when its size or time of change is another."""
     stat = path.stat()
     return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
 
@@ -65,8 +64,8 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 def fetch_files(backend: Backend, base: str, parts: tuple[Part, ...], folder: Path) -> Path:
     """Bring the files of a model below `folder` and return it; files that are there and whole are kept.
 
-    Each file is verified before it gets its name, so that another process never loads half of one. What is not in
-    the manifest is removed: a loader might prefer it.
+    Each file is verified before it gets its name, so that another process never loads half of one. What the
+    manifest does not list is removed: a loader might prefer it.
 
     Raises: Corrupt: a stored file is missing or is not what the manifest says.
     """
@@ -75,27 +74,27 @@ def fetch_files(backend: Backend, base: str, parts: tuple[Part, ...], folder: Pa
         path = folder / name
         if not path.is_file() or file_sha256(path) != part.sha256:
             _fetch(backend, f"{base}/{part.path}", part, path, folder.with_name(f"{uuid.uuid4().hex}.tmp"))
-    for path in [
-        p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() not in wanted
-    ]:
-        path.unlink()
+    for path in list(folder.rglob("*")):
+        if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
     return folder
 
 
 def _fetch(backend: Backend, key: str, part: Part, path: Path, temporary: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest_now, where = hashlib.sha256(), backend.location(key)
+    sha256, where = hashlib.sha256(), backend.location(key)
     try:
         with temporary.open("xb") as file:
             for block in backend.stream(key, part.bytes):
-                digest_now.update(block)
+                sha256.update(block)
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        if digest_now.hexdigest() != part.sha256:
-            raise Corrupt(f"{where}: sha256 is {digest_now.hexdigest()}, the manifest says {part.sha256}")
-        temporary.replace(path)
     except FileNotFoundError:
         raise Corrupt(f"{where}: the file is missing though the manifest lists it") from None
+    else:
+        if sha256.hexdigest() != part.sha256:
+            raise Corrupt(f"{where}: sha256 is {sha256.hexdigest()}, the manifest says {part.sha256}")
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

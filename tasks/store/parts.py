@@ -1,12 +1,14 @@
-"""Tables as plain parquet: the parts of a version and the chunks of one that is being made."""
+"""The files of a version: parts and chunks of tables as plain parquet, files of models as they are."""
 
+import hashlib
 import io
-from collections.abc import Iterator
-from typing import Any
+import uuid
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.store.backend import Backend
 from tasks.store.errors import Corrupt
 from tasks.store.identity import digest
 from tasks.store.manifest import Part
@@ -14,24 +16,27 @@ from tasks.store.manifest import Part
 PART_BYTES = 32 * 2**20
 """A part is closed when its file is this large: small enough for one request, large enough to be few."""
 
+EncodedFile = tuple[str, Iterable[bytes], int | None]
+"""File name, blocks, rows (None for a file of a model)."""
+
 _GROUP_BYTES = 8 * 2**20
 _MAX_GROUP_ROWS = 100_000
 _DIGEST = b"solon.digest"
 
 
-def encode_parts(table: pa.Table) -> Iterator[tuple[str, list[bytes], int]]:
-    """The table as (file name, blocks, rows), in order; an empty table is one part, which keeps its schema."""
+def encode_parts(table: pa.Table) -> Iterator[EncodedFile]:
+    """The table's parts, in order; an empty table is one part, so that its schema is kept."""
     table = table.replace_schema_metadata(None)
     group_rows = max(1, min(_MAX_GROUP_ROWS, _GROUP_BYTES * table.num_rows // max(1, table.nbytes)))
     start, number = 0, 0
     while start < table.num_rows or number == 0:
-        data, rows = _encode_one(table, start, group_rows)
+        data, rows = _encode_part(table, start, group_rows)
         yield f"part-{number:05d}.parquet", [data], rows
         start, number = start + rows, number + 1
 
 
-def _encode_one(table: pa.Table, start: int, group_rows: int) -> tuple[bytes, int]:
-    """One part from row `start` on: row groups until the file is large enough. Returns it and its row count."""
+def _encode_part(table: pa.Table, start: int, group_rows: int) -> tuple[bytes, int]:
+    """One part from row `start` on, row groups until the file is large enough; and its row count."""
     buffer, rows = io.BytesIO(), 0
     with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
         while start + rows < table.num_rows and buffer.tell() < PART_BYTES:
@@ -39,6 +44,26 @@ def _encode_one(table: pa.Table, start: int, group_rows: int) -> tuple[bytes, in
             writer.write_table(group, row_group_size=group_rows)
             rows += group.num_rows
     return buffer.getvalue(), rows
+
+
+def put_files(backend: Backend, base: str, files: Iterable[EncodedFile]) -> tuple[Part, ...]:
+    """Write files below a path of this attempt's own, where a retry or a rival never meets them."""
+    attempt = uuid.uuid4().hex
+    return tuple(_put_file(backend, base, f"{attempt}/{name}", blocks, rows) for name, blocks, rows in files)
+
+
+def _put_file(backend: Backend, base: str, path: str, blocks: Iterable[bytes], rows: int | None) -> Part:
+    sha256, size = hashlib.sha256(), 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for block in blocks:
+            sha256.update(block)
+            size += len(block)
+            yield block
+
+    backend.put(f"{base}/{path}", counted())
+    return Part(path=path, sha256=sha256.hexdigest(), bytes=size, rows=rows)
 
 
 def decode_part(data: bytes, part: Part, where: str) -> pa.Table:
@@ -51,11 +76,9 @@ def decode_part(data: bytes, part: Part, where: str) -> pa.Table:
 
 def encode_chunk(table: pa.Table) -> bytes:
     """A chunk as one parquet file that carries the digest of its rows: no manifest vouches for it."""
-    metadata: dict[Any, Any] = {_DIGEST: digest(table.to_pylist())}
+    signed = table.replace_schema_metadata({_DIGEST: digest(table.to_pylist())})
     buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True
-    )
+    pq.write_table(signed, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -66,7 +89,7 @@ def decode_chunk(data: bytes, where: str) -> pa.Table:
         table = _read(data, where)
         claimed = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
         intact = claimed == digest(table.to_pylist())
-    except (Corrupt, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise Corrupt(f"{where}: not a readable chunk ({error}); {remedy}") from None
     if not intact:
         raise Corrupt(f"{where}: the rows are not those that were written; {remedy}")

@@ -1,7 +1,7 @@
-"""S3 as a store, through s3fs. What happened is judged by the HTTP status of the answer, not by exception type.
+"""S3 as a store, through s3fs. What happened is judged by the HTTP status of the answer.
 
-s3fs makes different exceptions of one answer on different servers, retries on its own and keeps listings; so its
-retries and its listing cache are off, and every request goes through `_request` below.
+Never by exception type: s3fs makes different ones of the same answer on different servers. Its own retries and its
+listing cache are off; every request goes through `_request` below.
 """
 
 import base64
@@ -46,8 +46,8 @@ class S3Backend:
     def open(cls, bucket: str, prefix: str) -> "S3Backend":
         """Prove within seconds that the bucket is there, is writable and honours create-if-absent.
 
-        A missing bucket is made on a loopback endpoint (a test server, where a typing error costs nothing) and is
-        an error anywhere else.
+        A missing bucket is made on a loopback endpoint (a test server, where a typing error costs nothing)
+        and is an error anywhere else.
 
         Raises: StoreError: names the address, the operation and the remedy.
         """
@@ -137,7 +137,7 @@ class S3Backend:
         for attempt in itertools.count():
             try:
                 return send()
-            except Exception as error:  # of many types for one answer; is_transient looks at the answer
+            except Exception as error:  # many types for one answer: is_transient looks at the answer
                 if not is_transient(error) or time.monotonic() > deadline:
                     raise self._named(operation, error) from error
             time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))
@@ -147,9 +147,7 @@ class S3Backend:
         """The error for the user; one that no server or network made stays itself."""
         if not is_request_failure(error):
             return error
-        return StoreUnavailable(
-            f"store {self.uri}: cannot {operation}: {explain(error)}", answer_of(error)[1]
-        )
+        return StoreUnavailable(f"store {self.uri}: cannot {operation}: {explain(error)}", answer_of(error)[1])
 
     def _check_bucket(self) -> None:
         """One request without retries, so that a dead endpoint or a wrong key is an error at once."""

@@ -1,4 +1,4 @@
-"""How S3 is reached: endpoint and credentials from the environment (`AWS_*`), clients, and what an answer means."""
+"""How S3 is reached (endpoint and credentials from `AWS_*` in the environment), and what its answers mean."""
 
 import ipaddress
 import os
