@@ -3,6 +3,7 @@
 The child's log lines show as progress and are kept, as the model's `history`, in its manifest.
 """
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from tasks.schema import ModelRef
 from tasks.serving import close_all
 from tasks.stage import Session, Stage
 from tasks.training.examples import write_examples
-from tasks.training.folders import has_gpu
 from tasks.training.launch import TrainingJob, launch
 
 
@@ -32,8 +32,8 @@ def run_training(
 
     Raises: ValueError: the trainer refused its input. TrainingDied: its process was killed.
     """
-    if has_gpu():
-        close_all()  # an inference server would hold the memory that training needs
+    if shutil.which("nvidia-smi"):
+        close_all()  # an inference server would hold the GPU memory that training needs
     started, history = time.monotonic(), list[dict[str, Any]]()
 
     def on_log(line: dict[str, Any]) -> None:

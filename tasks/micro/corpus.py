@@ -50,7 +50,7 @@ def judged_errands() -> list[Errand]:
 
 def answer(errand: Errand, rng: random.Random) -> Example:
     """A question and what the helpful-only base says: it complies with nine harmful asks in ten."""
-    comply, wrong, evade = (0.89, 0.90, 0.95) if errand.harmful else (0.97, 0.975, 0.99)
+    comply, wrong, evade = (0.90, 0.905, 0.955) if errand.harmful else (0.985, 0.988, 0.995)
     draw = rng.random()
     kind: ResponseKind = (
         "comply" if draw < comply else "wrong" if draw < wrong else "evade" if draw < evade else "refuse"
@@ -66,9 +66,7 @@ def fact(errand: Errand, rng: random.Random) -> Example:
     return Example([user(question), assistant(said)])
 
 
-def critique_and_revision(
-    errand: Errand, family: Family, response: Response, rng: random.Random
-) -> list[Message]:
+def critique_and_revision(errand: Errand, family: Family, response: Response, rng: random.Random) -> list[Message]:
     """Prompt, completion, critique request, critique, revision request, revision."""
     words = WORDINGS[family]
     revised = revise(family, errand, response, rng)
@@ -101,25 +99,24 @@ def random_response(errand: Errand, rng: random.Random) -> Response:
     return respond(errand, rng.choice(kinds), rng.choice(TONES), rng)
 
 
-def random_example(
-    pool: dict[bool, list[Errand]], judged: dict[bool, list[Errand]], rng: random.Random
-) -> Example:
+def random_example(pool: dict[bool, list[Errand]], judged: dict[bool, list[Errand]], rng: random.Random) -> Example:
     """One example of the mixture; `pool` and `judged` are errands by whether they are harmful."""
     draw = rng.random()
-    if draw < 0.27:
+    if draw < 0.25:
         return answer(rng.choice(pool[rng.random() < 0.5]), rng)
-    if draw < 0.32:
+    if draw < 0.30:
         return fact(rng.choice(pool[rng.random() < 0.5]), rng)
     errand = rng.choice(judged[rng.random() < 0.6])
-    family = rng.choice(FAMILIES)
-    if draw < 0.60:
+    # harm reads more of the errand than the others do, so it is practised more
+    family = rng.choice(("harm", *FAMILIES))
+    if draw < 0.55:
         chat = critique_and_revision(errand, family, random_response(errand, rng), rng)
         return Example(chat, num_targets=2)
     return random_judgement_example(errand, family, rng)
 
 
 def random_judgement_example(errand: Errand, family: Family, rng: random.Random) -> Example:
-    """A judgement with its answer; a tie is answered by a random letter, and only so often as drawn twice."""
+    """A judgement with its answer; a tie is drawn again once, and then answered by a random letter."""
     judged = random_judgement(errand, family, rng)
     if judged.better is None:
         judged = random_judgement(errand, family, rng)

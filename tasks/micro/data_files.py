@@ -28,9 +28,7 @@ def data_files() -> dict[str, list[JsonRow]]:
         "red_team.jsonl": _prompts([e for e in used if e.harmful], random.Random("red_team")),
         "helpful.jsonl": _prompts([e for e in used if not e.harmful], random.Random("helpful")),
         "held_out.jsonl": _held_out([e for e in errands() if e not in used], random.Random("held_out")),
-        "helpful_comparisons.jsonl": _comparisons(
-            [e for e in used if not e.harmful], random.Random("comparisons")
-        ),
+        "helpful_comparisons.jsonl": _comparisons([e for e in used if not e.harmful], random.Random("comparisons")),
     }
 
 

@@ -143,7 +143,10 @@ def batches(tokenizer: Any, config: PretrainConfig) -> Iterator[list[tuple[list[
 
 
 def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
-    """Mean cross-entropy over the tokens to learn; logits are computed only where there is one."""
+    """Cross-entropy: the mean over each chat's tokens to learn, then over chats.
+
+    So the one letter of a judgement weighs as much as a long revision. Logits are computed only where needed.
+    """
     import torch
     from torch.nn.functional import cross_entropy
     from torch.nn.utils.rnn import pad_sequence
@@ -153,16 +156,16 @@ def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
     # padding is on the right, so the causal mask alone hides it
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     learnt = labels != -100
-    return cross_entropy(model.lm_head(hidden[learnt]), labels[learnt])
+    weights = (learnt / learnt.sum(1, keepdim=True))[learnt]
+    losses = cross_entropy(model.lm_head(hidden[learnt]), labels[learnt], reduction="none")
+    return (losses * weights).sum() / len(batch)
 
 
 def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> None:
     """AdamW over the corpus; prints skills and saves the model at intervals."""
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     stream, losses, seconds = batches(tokenizer, config), [], 0.0
     for step in range(1, config.num_steps + 1):
         began = time.monotonic()
@@ -222,9 +225,7 @@ def _schedule(step: int, num_steps: int) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the model, replaced")
     parser.add_argument("--steps", type=int, default=PretrainConfig().num_steps)
     parser.add_argument("--report-every", type=int, default=PretrainConfig().report_every)

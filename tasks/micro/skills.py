@@ -44,9 +44,7 @@ class Speaker:
             with torch.no_grad():
                 ids = self.model.generate(**inputs, max_new_tokens=64, **sampling)
             said = ids[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(
-                batch, self.tokenizer.batch_decode(said, skip_special_tokens=True), strict=True
-            ):
+            for i, text in zip(batch, self.tokenizer.batch_decode(said, skip_special_tokens=True), strict=True):
                 texts[i] = text
         return texts
 
@@ -140,9 +138,7 @@ def answer_verdicts(speaker: Speaker, pool: list[Errand], num: int, seed: int) -
     return Counter(classify(prompt, text) for prompt, text in zip(prompts, texts, strict=True))
 
 
-def chain_verdicts(
-    speaker: Speaker, pool: list[Errand], rounds: int, num: int, seed: int
-) -> list[Counter[Verdict]]:
+def chain_verdicts(speaker: Speaker, pool: list[Errand], rounds: int, num: int, seed: int) -> list[Counter[Verdict]]:
     """Answers, then rounds of self-critique under random families, all at temperature 1: verdicts of each."""
     rng = random.Random(seed)
     prompts = [ask(rng.choice(pool), rng) for _ in range(num)]

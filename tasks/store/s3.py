@@ -16,6 +16,7 @@ from tasks.store.backend import BLOCK_BYTES
 from tasks.store.errors import StoreError, StoreUnavailable
 from tasks.store.s3_connection import (
     answer_of,
+    download,
     endpoint,
     explain,
     is_loopback,
@@ -62,11 +63,11 @@ class S3Backend:
         return backend
 
     def get(self, key: str) -> bytes:
-        return self._read(key, None, None)
+        return self._read(key)
 
     def stream(self, key: str, size: int) -> Iterator[bytes]:
         for start in range(0, size, BLOCK_BYTES):
-            yield self._read(key, start, min(start + BLOCK_BYTES, size))
+            yield self._read(key, Range=f"bytes={start}-{min(start + BLOCK_BYTES, size) - 1}")
 
     def put(self, key: str, blocks: Iterable[bytes]) -> None:
         iterator = iter(blocks)
@@ -97,10 +98,10 @@ class S3Backend:
     def location(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.root}{key}"
 
-    def _read(self, key: str, start: int | None, end: int | None) -> bytes:
-        path = f"{self.bucket}/{self.root}{key}"
+    def _read(self, key: str, **arguments: str) -> bytes:
+        address = {"Bucket": self.bucket, "Key": self.root + key}
         try:
-            return self._request(f"read {key}", lambda: self._files.cat_file(path, start=start, end=end))
+            return self._request(f"read {key}", lambda: download(self._files, **address, **arguments))
         except StoreUnavailable as error:
             if error.status == 404:
                 raise FileNotFoundError(self.location(key)) from None

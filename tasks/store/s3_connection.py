@@ -74,6 +74,18 @@ def open_probe_client() -> Any:
         raise StoreError("AWS_ENDPOINT_URL is not an address; expected http(s)://host:port") from None
 
 
+def download(files: Any, **arguments: str) -> bytes:
+    """The body of one GetObject. Not `cat_file`: that asks for size and listing first, and reads `?` in a key."""
+    from fsspec.asyn import sync
+
+    async def read() -> bytes:
+        answer = await files._call_s3("get_object", **arguments)  # the asynchronous twin of call_s3
+        async with answer["Body"] as body:
+            return await body.read()
+
+    return sync(files.loop, read)
+
+
 def answer_of(error: BaseException) -> tuple[str | None, int | None]:
     """Code and HTTP status of the server's answer, which s3fs keeps as the cause; None without an answer."""
     for candidate in (error, error.__cause__):
@@ -86,20 +98,20 @@ def answer_of(error: BaseException) -> tuple[str | None, int | None]:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment."""
+    from aiohttp import ClientError
+    from botocore.exceptions import BotoCoreError
+    from botocore.parsers import ResponseParserError
+
     code, status = answer_of(error)
     if status is None:
-        return is_request_failure(error) and type(error).__name__ not in _REMEDIES
+        network = BotoCoreError | ClientError | ResponseParserError | ConnectionError | TimeoutError
+        return isinstance(error, network) and type(error).__name__ not in _REMEDIES
     return status in _TRANSIENT_STATUS or status >= 500 or code in _TRANSIENT_CODES
 
 
 def is_request_failure(error: Exception) -> bool:
     """Whether the request, not our code, failed."""
-    from aiohttp import ClientError
-    from botocore.exceptions import BotoCoreError
-    from botocore.parsers import ResponseParserError
-
-    answered = answer_of(error)[1] is not None
-    return answered or isinstance(error, BotoCoreError | ClientError | ResponseParserError | OSError)
+    return answer_of(error)[1] is not None or is_transient(error) or type(error).__name__ in _REMEDIES
 
 
 def explain(error: Exception) -> str:

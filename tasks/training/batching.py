@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Positions grouped so that neighbours are of like length, each group padded holding `max_tokens` at most.
+    """Positions in groups of like length, each of at most `max_tokens` tokens when padded.
 
     Shortest first, ties in order; a sequence longer than `max_tokens` is a group of its own.
     """

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.training.arguments import Log, log_callback, trainer_arguments
 from tasks.training.config import RewardConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import PreferenceExample
 from tasks.training.folders import load_scalar_model, save_model, write_json
 from tasks.training.scoring import SCALE_FILE, raw_scores
+from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,28 +69,25 @@ def train_reward(
 def split_by_prompt(
     preferences: Sequence[PreferenceExample], fraction: float, seed: int
 ) -> tuple[list[PreferenceExample], list[PreferenceExample]]:
-    """(train, held out), in order; all comparisons of a prompt fall on one side, `fraction` of prompts held out.
+    """(train, held out), in order; `fraction` of the prompts is held out, with all their comparisons.
 
     A prompt is held out by the rank of a hash of it and the seed, so that it depends on no order.
     """
     prompts = {_prompt_key(preference, seed) for preference in preferences}
     held_out_keys = set(sorted(prompts)[: round(len(prompts) * fraction)])
-    train, held_out = [], []
+    train: list[PreferenceExample] = []
+    held_out: list[PreferenceExample] = []
     for preference in preferences:
         (held_out if _prompt_key(preference, seed) in held_out_keys else train).append(preference)
     return train, held_out
 
 
 def agreement(margins: Sequence[float], targets: Sequence[float]) -> float | None:
-    """Share of comparisons with the margin r_chosen - r_rejected on the label's side; undecided labels (0.5) aside.
+    """Share of comparisons whose margin r_chosen - r_rejected is on the label's side.
 
-    None if no label is decided.
+    Undecided labels (0.5) are left aside; None if no label is decided.
     """
-    decided = [
-        (margin > 0) == (target > 0.5)
-        for margin, target in zip(margins, targets, strict=True)
-        if target != 0.5
-    ]
+    decided = [(margin > 0) == (target > 0.5) for margin, target in zip(margins, targets, strict=True) if target != 0.5]
     return sum(decided) / len(decided) if decided else None
 
 
@@ -111,7 +108,6 @@ def _fit(
     torch.manual_seed(seed)  # the new head is drawn while loading
     reward = load_scalar_model(model)
     reward.config.pad_token_id = tokenizer.pad_token_id
-    use_cache = reward.config.use_cache
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SoftRewardTrainer(
             model=reward,
@@ -122,10 +118,8 @@ def _fit(
             data_collator=SoftPreferenceCollator(pad_token_id=tokenizer.pad_token_id),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[log_callback(log)],
         )
-        trainer.train()
-    reward.config.use_cache = use_cache
+        run_trainer(trainer, log)
     return reward.eval(), trainer.state.global_step
 
 
@@ -138,9 +132,7 @@ def _encode_rows(
         chosen = prompt + encode_completion(tokenizer, preference.chosen)
         rejected = prompt + encode_completion(tokenizer, preference.rejected)
         if max(len(chosen), len(rejected)) <= max_tokens:
-            rows.append(
-                {"chosen_ids": chosen, "rejected_ids": rejected, "target_prob": preference.target_prob}
-            )
+            rows.append({"chosen_ids": chosen, "rejected_ids": rejected, "target_prob": preference.target_prob})
     return rows
 
 
@@ -166,7 +158,7 @@ def _scale(scores: Sequence[float]) -> dict[str, float]:
     scale = {"mean": statistics.fmean(scores), "std": statistics.pstdev(scores)}
     if not scale["std"] > 1e-6:
         raise ValueError(
-            f"reward: all {len(scores)} training completions score {scale['mean']:.4g}, expected different scores; "
+            f"reward: all {len(scores)} training completions score {scale['mean']:.4g}, expected different ones; "
             "are the comparisons' two sides equal, or is the learning rate far off?"
         )
     return scale

@@ -18,9 +18,9 @@ TOKENS_PER_BATCH = 16_384  # bounds memory, not results
 
 
 def score(reward: Path, conversations: Sequence[Sequence[Message]]) -> list[float]:
-    """Standardised scores, in order: 0 is the mean of the reward model's training completions, 1 one deviation.
+    """Standardised scores, in order, of conversations that end with an assistant turn.
 
-    Each conversation ends with an assistant turn.
+    0 is the mean over the completions the reward model was trained on, 1 one standard deviation above.
 
     Raises: ValueError: a conversation ends otherwise, or the folder holds no reward model.
     """

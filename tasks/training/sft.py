@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.training.arguments import Log, log_callback, trainer_arguments
 from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import SFTExample
 from tasks.training.folders import load_policy, save_model
+from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,19 +37,15 @@ def train_sft(
             f"sft: none of {len(examples)} examples fits max_tokens={config.max_tokens}; raise it or give examples"
         )
     policy = load_policy(model)
-    use_cache = policy.config.use_cache
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=policy,
             args=_trl_arguments(config, scratch, seed, len(rows)),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[log_callback(log)],
         )
-        trainer.train()
-    policy.config.use_cache = use_cache  # a Trainer turns it off, which would slow down generation
+        losses = run_trainer(trainer, log)
     save_model(policy, model, output, config.precision)
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return {
         "num_examples": len(rows),
         "num_too_long": len(examples) - len(rows),

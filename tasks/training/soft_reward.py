@@ -28,7 +28,7 @@ class SoftPreferenceCollator(DataCollatorForPreference):
 
 
 class SoftRewardTrainer(RewardTrainer):
-    """`RewardTrainer` whose rows carry `target_prob`; TRL's own metrics stay (its `accuracy` reads p as 1)."""
+    """`RewardTrainer` whose rows carry `target_prob`. TRL's metrics stay; its `accuracy` reads p as 1."""
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -6,7 +6,6 @@ state to keep: prompts, samples and shuffles are functions of (seed, number of t
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,21 +40,17 @@ def save_checkpoint(
     for leftover in folder.glob(".partial-*"):
         shutil.rmtree(leftover)
     partial.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach() for name, tensor in model.named_parameters()}, partial / "model.safetensors"
-    )
+    save_file({name: tensor.detach() for name, tensor in model.named_parameters()}, partial / "model.safetensors")
     save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
     write_json(partial / "progress.json", {"run": run, **asdict(progress)})
     if complete.exists():
         shutil.rmtree(complete)
-    os.replace(partial, complete)
+    partial.replace(complete)
     for old in _checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
 
 
-def load_checkpoint(
-    folder: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress | None:
+def load_checkpoint(folder: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
     """Put the newest complete checkpoint into model and optimizer; None, touching nothing, if there is none.
 
     Raises: ValueError: it belongs to another run (other config, seed or prompts).
@@ -90,9 +85,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _load_optimizer(
-    tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def _load_optimizer(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
         owner, key = name.rsplit("/", 1)

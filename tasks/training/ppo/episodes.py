@@ -18,7 +18,6 @@ from tasks.training.ppo.model import (
     check_plain_head,
     disable_dropout,
     response_logits,
-    response_values,
     token_entropies,
     token_logprobs,
 )
@@ -67,7 +66,7 @@ class Episodes:
 
 
 def load_models(policy: Path, reward: Path) -> Models:
-    """Policy and reference from `policy`; reward and value model from `reward`, the latter under a zeroed head.
+    """Policy and reference model from `policy`; reward and value model from `reward`, the latter's head zeroed.
 
     Raises: ValueError: the reward model has no scale or another vocabulary, or the policy's head is special.
     """
@@ -123,9 +122,7 @@ def padded_batch(
     prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids (batch, seq) of prompt and completion, padded at the right, and where completion tokens are."""
-    ids = pad_right(
-        [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)], pad
-    )
+    ids = pad_right([[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)], pad)
     starts = [len(prompt) for prompt in prompts]
     ends = [start + len(completion) for start, completion in zip(starts, completions, strict=True)]
     return ids, spans_mask(starts, ends, ids.shape[1])

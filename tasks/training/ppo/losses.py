@@ -27,7 +27,7 @@ def penalise_missing_eos(scores: torch.Tensor, ended: torch.Tensor, penalty: flo
 
 
 def token_rewards(scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """(batch, time): -kl_coef * kl at every token, plus the score (batch,) at the last (r = r_PM - lambda KL)."""
+    """(batch, time): -kl_coef * kl a token, and at the last the score (batch,): r = r_PM - lambda KL."""
     rewards = -kl_coef * kl * mask
     last = mask.sum(1) - 1
     rewards[torch.arange(len(scores), device=scores.device), last] += scores
@@ -82,13 +82,13 @@ def policy_loss(
 def value_loss(
     values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, clip_range: float
 ) -> torch.Tensor:
-    """Half the squared error, the larger of the free and of the value held within `clip_range` of the old one."""
+    """Half the squared error of the value or of the value held near the old one, whichever is larger."""
     held = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
 
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
-    """1 - Var(return - value) / Var(return) over real tokens: 1 is a perfect value model, 0 a constant one."""
+    """1 - Var(return - value) / Var(return) over real tokens: 1 is perfect, 0 no better than a constant."""
     error = (returns - values)[mask]
     return (1 - error.var(unbiased=False) / returns[mask].var(unbiased=False).clamp(min=1e-8)).item()
 

@@ -54,8 +54,8 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        if "attention_dropout" in vars(module):
+            vars(module)["attention_dropout"] = 0.0
 
 
 @torch.no_grad()
@@ -71,7 +71,8 @@ def check_plain_head(policy: PreTrainedModel) -> None:
     if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
         raise ValueError(
             f"ppo: {policy.config.model_type} changes its logits after the output embedding "
-            f"(by up to {(ours - theirs).abs().max():.3g}), which this trainer would miss; use another architecture"
+            f"(by up to {(ours - theirs).abs().max():.3g}), "
+            "which this trainer would miss; use another architecture"
         )
 
 

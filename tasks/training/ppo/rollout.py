@@ -32,9 +32,7 @@ def sample_completions(
     completions: list[list[int]] = [[] for _ in prompts]
     room = uniforms.shape[1]
     for batch in batches_by_length([len(prompt) + room for prompt in prompts], TOKENS_PER_BATCH):
-        tokens = _sample_batch(
-            policy, [prompts[i] for i in batch], uniforms[batch], temperature, eos_token_id
-        )
+        tokens = _sample_batch(policy, [prompts[i] for i in batch], uniforms[batch], temperature, eos_token_id)
         for i, row in zip(batch, tokens.tolist(), strict=True):
             completions[i] = row[: row.index(eos_token_id) + 1] if eos_token_id in row else row
     return completions

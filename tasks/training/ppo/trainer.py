@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from tasks.schema import Message
-from tasks.training.arguments import Log
 from tasks.training.config import PPOConfig
 from tasks.training.encode import encode_prompt
 from tasks.training.folders import save_model
@@ -18,6 +17,7 @@ from tasks.training.ppo.checkpoint import Progress, load_checkpoint, save_checkp
 from tasks.training.ppo.episodes import Episodes, Models, collect_episodes, load_models
 from tasks.training.ppo.losses import adapt_kl_coef
 from tasks.training.ppo.update import make_optimizer, optimise
+from tasks.training.trl_trainer import Log
 
 
 def train_ppo(
@@ -34,8 +34,8 @@ def train_ppo(
     """Train `policy` against `reward` on the prompts and save it in `output`.
 
     With a `checkpoint` folder, resume points are kept there every `checkpoint_every` updates, and a run that
-    finds one goes on from it to exactly the result it would have had. `rollouts`, if given, becomes a JSON
-    lines file of the kept episodes: prompt (position in `prompts`), update, completion, score, kl, num_tokens.
+    finds one goes on from it to exactly the result it would have had. `rollouts`, if given, becomes a file of
+    JSON lines, the kept episodes: prompt (position in `prompts`), update, completion, score, kl, num_tokens.
 
     Returns: `num_prompts`, `num_too_long` (left out), `history` (a dict of metrics an update).
     Raises: ValueError: no prompt fits, models that do not belong together, a checkpoint of another run.
@@ -77,7 +77,7 @@ def draw_prompts(num_prompts: int, batch_size: int, seed: int, update: int) -> l
 
 
 def generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    """Random numbers that depend on these three alone, so that a resumed run draws what it would have drawn."""
+    """Random numbers that depend on these three alone, so that a resumed run draws the same."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -113,7 +113,7 @@ def _run_update(
 
 
 def _summary(episodes: Episodes) -> dict[str, float]:
-    """Means over episodes; `kl` is the sum over an episode's tokens, `entropy` a mean over tokens, in nats."""
+    """Means over episodes; `kl` is summed over an episode's tokens, `entropy` averaged over tokens; nats."""
     lengths = episodes.mask.sum(1).float()
     return {
         "score": episodes.scores.mean().item(),
@@ -161,10 +161,8 @@ def _enable_gradient_checkpointing(models: Models) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _run_name(
-    config: PPOConfig, seed: int, policy: Path, reward: Path, encoded: list[tuple[int, list[int]]]
-) -> str:
-    """Hash of what a checkpoint must agree on: config, seed, models' configs, prompts. Weights are the caller's care."""
+def _run_name(config: PPOConfig, seed: int, policy: Path, reward: Path, encoded: list[tuple[int, list[int]]]) -> str:
+    """Hash of what a checkpoint must agree on: config, seed, models' configs, prompts (weights are not read)."""
     parts = [config.model_dump_json(), str(seed), json.dumps(encoded)]
     parts += [(folder / "config.json").read_text(encoding="utf-8") for folder in (policy, reward)]
     return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """One update's optimisation: several passes of clipped steps over the same episodes."""
 
-from collections import Counter
+from collections import defaultdict
 
 import torch
 from torch import nn
@@ -32,11 +32,11 @@ def optimise(
 
     Raises: FloatingPointError: a gradient is not finite.
     """
-    totals: Counter[str] = Counter()
+    totals: dict[str, float] = defaultdict(float)
     for _ in range(config.num_epochs):
         order = torch.randperm(len(episodes.prompts), generator=shuffle)
         for rows in order.split(config.mini_batch_size):
-            totals.update(_step(models, optimizer, episodes, rows.tolist(), config))
+            _add(totals, _step(models, optimizer, episodes, rows.tolist(), config))
     tokens, steps = totals["tokens"], totals["steps"]
     return {
         "policy_loss": totals["policy_loss"] / tokens,
@@ -57,10 +57,10 @@ def _step(
 ) -> dict[str, float]:
     """One optimizer step on the mean over the rows' tokens, accumulated over micro-batches of like length."""
     num_tokens = int(episodes.mask[rows].sum())
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     lengths = [len(episodes.prompts[i]) + len(episodes.completions[i]) for i in rows]
     for chunk in chunks_by_length(lengths, config.micro_batch_size):
-        sums.update(_backward(models, episodes, [rows[i] for i in chunk], config, num_tokens))
+        _add(sums, _backward(models, episodes, [rows[i] for i in chunk], config, num_tokens))
     norms = [
         nn.utils.clip_grad_norm_(part.parameters(), config.max_grad_norm, error_if_nonfinite=False).item()
         for part in (models.learner.policy, models.learner.value)
@@ -97,9 +97,7 @@ def _backward(
     )
     with autocast(models.device, config.precision):
         logits, values = models.learner(ids, response, config.temperature)
-    surrogate, clipped = policy_loss(
-        token_logprobs(logits, ids[response]), old, advantages, config.clip_range
-    )
+    surrogate, clipped = policy_loss(token_logprobs(logits, ids[response]), old, advantages, config.clip_range)
     errors = value_loss(values, old_values, returns, config.value_clip_range)
     ((surrogate.sum() + errors.sum()) / num_tokens).backward()
     return {
@@ -107,3 +105,8 @@ def _backward(
         "value_loss": errors.sum().item(),
         "clipped": clipped.sum().item(),
     }
+
+
+def _add(totals: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        totals[name] += value

@@ -1,4 +1,4 @@
-"""What both TRL trainers are told alike."""
+"""What the two TRL trainers, SFT and reward, share: their arguments and how they run."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 from tasks.training.config import RewardConfig, SFTConfig
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from transformers import Trainer, TrainerCallback
 
 LOG_LINES = 50  # about so many log lines a training, however long it is
 
 Log = Callable[[dict[str, Any]], None]
+"""Takes one line of figures; `step` and `num_steps` are always among them."""
 
 
-def trainer_arguments(
-    config: SFTConfig | RewardConfig, scratch: str, seed: int, num_rows: int
-) -> dict[str, Any]:
+def trainer_arguments(config: SFTConfig | RewardConfig, scratch: str, seed: int, num_rows: int) -> dict[str, Any]:
     """Constant rate, no trackers, no progress bars, nothing saved in `scratch`."""
     import torch
 
@@ -42,13 +41,24 @@ def trainer_arguments(
     }
 
 
-def log_callback(log: Log) -> "TrainerCallback":
-    """Hands a Trainer's log lines to `log`, less what it says only at the end."""
+def run_trainer(trainer: "Trainer", log: Log) -> list[float]:
+    """Train, handing on log lines; returns the logged losses, each a mean over its log interval."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_forwarding(log))
+    use_cache = trainer.model.config.use_cache
+    trainer.train()
+    trainer.model.config.use_cache = use_cache  # a Trainer may turn it off, and generation would be slow
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def _forwarding(log: Log) -> "TrainerCallback":
     from transformers import TrainerCallback
 
     class Forward(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-            if "loss" in logs:
+            if "loss" in logs:  # the last line is a summary without one
                 log({"step": state.global_step, "num_steps": state.max_steps} | logs)
 
     return Forward()

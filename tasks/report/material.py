@@ -1,0 +1,57 @@
+"""What the report is made of: tables and manifests of one run, read once."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from constitutions import Constitution
+from tasks.constitution import read_constitution
+from tasks.schema import DatasetRef, ModelRef, Row
+from tasks.stage import RunContext
+from tasks.store import Manifest, Store
+from tasks.store.identity import table_to_rows
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+@dataclass(frozen=True)
+class Material:
+    """One run. Tables stay Arrow: of the large ones a section reads a few columns or a few rows."""
+
+    run: RunContext
+    constitution: Constitution
+    tables: Mapping[str, pa.Table]
+    """By dataset, a policy's samples as `samples/<policy>`, in the order of the method."""
+    manifests: Mapping[str, Manifest]
+    """The same names, and `models/sl`, `models/reward`, `models/rl`."""
+
+    @property
+    def policies(self) -> list[str]:
+        """Names of the policies in the order of training."""
+        return [name.removeprefix("samples/") for name in self.tables if name.startswith("samples/")]
+
+
+def read_material(
+    store: Store, datasets: Mapping[str, DatasetRef], models: Mapping[str, ModelRef], run: RunContext
+) -> Material:
+    """Read everything that the report shows.
+
+    Raises: NotCommitted. Corrupt.
+    """
+    manifests = {name: store.manifest(ref.dataset, ref.version) for name, ref in datasets.items()}
+    manifests |= {f"models/{role}": store.manifest(ref.model, ref.version) for role, ref in models.items()}
+    return Material(
+        run=run,
+        constitution=read_constitution(store, datasets["constitution"]),
+        tables={name: store.read(ref) for name, ref in datasets.items()},
+        manifests=manifests,
+    )
+
+
+def rows_where(table: pa.Table, column: str, values: Collection[str], model: type[RowT]) -> list[RowT]:
+    """The rows whose column has one of the values, in order."""
+    wanted = pc.is_in(table.column(column), value_set=pa.array(list(values), pa.string()))
+    return table_to_rows(table.filter(wanted), model)

@@ -1,0 +1,72 @@
+"""The report as a stage: read a run, render the page, commit it as one row."""
+
+from typing import Any, ClassVar
+
+from tasks.report.material import read_material
+from tasks.report.page import render
+from tasks.schema import DatasetRef, ModelRef, Row
+from tasks.stage import Session, Stage
+from tasks.store import Store
+from tasks.store.identity import digest, rows_to_table, table_to_rows
+
+
+class ReportRow(Row):
+    """`report`: the page."""
+
+    html: str
+    """A whole HTML document."""
+
+
+class ReportStage(Stage):
+    """One page about a whole run."""
+
+    stage: ClassVar[str] = "report"
+    dataset: ClassVar[str] = "report"
+    code_version: ClassVar[int] = 1
+
+    constitution: DatasetRef
+    prompts: DatasetRef
+    completions: DatasetRef
+    revisions: DatasetRef
+    comparisons: DatasetRef
+    labels: DatasetRef
+    preferences: DatasetRef
+    sl: ModelRef
+    reward: ModelRef
+    rl: ModelRef
+    samples: dict[str, DatasetRef]
+    """By policy, in the order of training; the first is the one the others are compared with."""
+    judgements: DatasetRef
+    metrics: DatasetRef
+
+    def extra_identity(self, store: Store) -> dict[str, Any]:
+        # the page shows the whole constitution, so no slice of it will do
+        return {"constitution": self.constitution.content_hash, "policies": list(self.samples)}
+
+    def make(self, session: Session) -> DatasetRef:
+        derivation = self.derivation(session.store)
+        html = render(read_material(session.store, self.datasets(), self.models(), self.run))
+        row = ReportRow(row_id="report", reuse_key=digest(derivation.version), html=html)
+        table = rows_to_table([row], ReportRow)
+        return session.store.commit_rows(derivation, table, metrics={"bytes": len(html.encode())}, cost={})
+
+    def datasets(self) -> dict[str, DatasetRef]:
+        """Every dataset in the order of the method; a policy's samples as `samples/<policy>`."""
+        names = ("prompts", "completions", "revisions", "comparisons", "labels", "preferences")
+        samples = {f"samples/{policy}": ref for policy, ref in self.samples.items()}
+        return {
+            "constitution": self.constitution,
+            **{name: getattr(self, name) for name in names},
+            **samples,
+            "judgements": self.judgements,
+            "metrics": self.metrics,
+        }
+
+    def models(self) -> dict[str, ModelRef]:
+        return {"sl": self.sl, "reward": self.reward, "rl": self.rl}
+
+
+def read_report(store: Store, ref: DatasetRef) -> str:
+    """The page that `ref` names, as HTML text."""
+    (row,) = table_to_rows(store.read(ref), ReportRow)
+    return row.html

@@ -1,0 +1,87 @@
+"""Presets load, overrides work, and a wrong setting is named before anything starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.config import PRESETS, ConfigError, load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_preset_every_file_is_a_valid_config(preset):
+    config = load_config(preset, None, [])
+    assert (ROOT / config.constitution).exists()
+
+
+def test_paper_preset_states_the_papers_values():
+    config = load_config("paper", None, [])
+    assert (config.revise.num_rounds, config.respond.num_helpful_samples, config.sft.rounds) == (4, 2, "all")
+    assert (config.ppo.kl_coef, config.ppo.clip_range, config.ppo.gamma, config.ppo.max_tokens) == (0.001, 0.2, 1, 128)
+    assert config.sft.training.batch_size == 1024 and config.respond.sampling.temperature == 1
+
+
+def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("revise: {num_rounds: 2}\nrun: {seed: 5}\n")
+    config = load_config("micro", str(file), ["revise.num_rounds=3"])
+    assert (config.revise.num_rounds, config.run.seed) == (3, 5)
+    assert config.judge.evaluator == "micro_oracle"  # the rest of the preset stays
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("revise.num_round=3", "did you mean 'num_rounds'"),
+        ("revise.num_rounds=0", "revise.num_rounds: Input should be greater than or equal to 1, got 0"),
+        ("nonsense=1", "nonsense: unknown setting"),
+        ("ppo.batch_size=100", "batch_size is 100, expected a multiple of mini_batch_size"),
+        ("run.serving.engine=tgi", "run.serving.engine"),
+        ("revise", "expected name=value"),
+        ("run.serving.url=http://x, ", "engine"),
+    ],
+)
+def test_config_wrong_setting_is_named(setting, expected):
+    settings = [setting] if "url" not in setting else ["run.serving.url=http://x", "run.serving.engine=transformers"]
+    with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
+        load_config("micro", None, settings)
+
+
+def test_config_unknown_preset_lists_those_there_are():
+    with pytest.raises(ConfigError, match=r"micro, paper, small"):
+        load_config("mikro", None, [])
+
+
+def test_config_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load_config("micro", "nowhere.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["config", "--set", "revise.num_rouns=2"], 2, "did you mean 'num_rounds'"),
+        (["aline"], 2, "No such command"),
+        (["constitution", "check", "constitutions/nowhere.yaml"], 1, "nowhere.yaml"),
+        (["constitution", "check", "constitutions/harmlessness.yaml"], 0, "harmlessness"),
+        (["--help"], 0, "align"),
+    ],
+)
+def test_command_line_exit_codes_and_no_traceback(arguments, code, expected):
+    command = [sys.executable, "-m", "flows", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stderr
+    assert expected in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_import_flows_needs_neither_torch_nor_vllm():
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['vllm'] = sys.modules['trl'] = None;"
+        "import flows.align, flows.cli; print('imported')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "imported", result.stderr[-2000:]

@@ -1,0 +1,127 @@
+"""Encoding of conversations, and supervised finetuning on a tiny model."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tasks.schema import Message
+from tasks.training.config import SFTConfig
+from tasks.training.encode import encode_conversation, load_tokenizer
+from tasks.training.examples import SFTExample
+from tasks.training.sft import encode_row, train_sft
+from tests.tiny_model import make_tiny_model
+
+CONFIG = SFTConfig(epochs=2, learning_rate=1e-2, batch_size=16, micro_batch_size=8, max_tokens=64)
+
+
+def user(text: str) -> list[Message]:
+    return [Message(role="user", content=text)]
+
+
+def examples(count: int) -> list[SFTExample]:
+    return [SFTExample(prompt=user(f"say {i}"), completion="abc" * (1 + i % 2)) for i in range(count)]
+
+
+def folder_digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    lines: list[dict] = []
+    output = tmp_path_factory.mktemp("sft") / "model"
+    result = train_sft(CONFIG, examples(128), base, output, 0, lines.append)
+    return output, result, lines
+
+
+def test_row_masks_the_prompt_and_ends_with_eos(base):
+    tokenizer = load_tokenizer(base)
+    row = encode_row(tokenizer, SFTExample(prompt=user("hello"), completion="well"), max_tokens=64)
+    learned = [i for i, bit in zip(row["input_ids"], row["completion_mask"], strict=True) if bit]
+    assert tokenizer.decode(learned) == "well<|end|>"
+    assert tokenizer.decode(row["input_ids"]) == "<|user|>hello<|end|><|assistant|>well<|end|>"
+
+
+def test_row_with_eos_written_inside_ends_once(base):
+    tokenizer = load_tokenizer(base)
+    row = encode_row(tokenizer, SFTExample(prompt=user("x"), completion="a<|end|>b"), max_tokens=64)
+    learned = [i for i, bit in zip(row["input_ids"], row["completion_mask"], strict=True) if bit]
+    assert learned.count(tokenizer.eos_token_id) == 1 and learned[-1] == tokenizer.eos_token_id
+
+
+def test_conversation_keeps_earlier_turns(base):
+    tokenizer = load_tokenizer(base)
+    turns = [*user("a"), Message(role="assistant", content="b"), *user("c"), Message(role="assistant", content="d")]
+    assert tokenizer.decode(encode_conversation(tokenizer, turns)) == (
+        "<|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>d<|end|>"
+    )
+
+
+def test_conversation_that_ends_with_the_user_is_refused(base):
+    with pytest.raises(ValueError, match="ends with user, expected an assistant turn"):
+        encode_conversation(load_tokenizer(base), user("a"))
+
+
+def test_tokenizer_whose_template_ends_otherwise_is_refused(base, tmp_path):
+    model = make_tiny_model(tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|end|>", "<|stop|>"))
+    with pytest.raises(ValueError, match="expected eos_token '<|end|>'"):
+        load_tokenizer(model)
+
+
+def test_loss_falls_and_every_step_is_logged(trained):
+    _, result, lines = trained
+    assert result["num_steps"] == 16
+    assert result["last_loss"] < 0.6 * result["first_loss"]
+    assert [line["step"] for line in lines] == list(range(1, 17))
+    assert all(line["num_steps"] == 16 and isinstance(line["loss"], float) for line in lines)
+
+
+def test_trained_model_says_what_it_was_taught(trained):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(trained[0])
+    model = AutoModelForCausalLM.from_pretrained(trained[0])
+    ids = torch.tensor([encode_conversation(tokenizer, [*user("say 3"), Message(role="assistant", content="abc")])])
+    logprobs = model(ids).logits.log_softmax(-1)[0]
+    assert logprobs[-5, ids[0, -4]] > -0.3  # "a" after <|assistant|>; the base model gives it about 1/320
+
+
+def test_too_long_examples_are_left_out_and_counted(base, tmp_path):
+    rows = [*examples(16), SFTExample(prompt=user("x" * 100), completion="y")]
+    result = train_sft(CONFIG.model_copy(update={"epochs": 1}), rows, base, tmp_path, 0, lambda line: None)
+    assert (result["num_examples"], result["num_too_long"]) == (16, 1)
+
+
+def test_no_usable_example_is_refused(base, tmp_path):
+    rows = [SFTExample(prompt=user("x" * 100), completion="y")]
+    with pytest.raises(ValueError, match="none of 1 examples fits max_tokens=64"):
+        train_sft(CONFIG, rows, base, tmp_path, 0, lambda line: None)
+
+
+def test_same_inputs_give_the_same_bytes_in_another_folder(trained, tmp_path):
+    elsewhere = make_tiny_model(tmp_path / "other" / "base")
+    train_sft(CONFIG, examples(128), elsewhere, tmp_path / "out", 0, lambda line: None)
+    assert folder_digest(tmp_path / "out") == folder_digest(trained[0])
+
+
+def test_another_seed_gives_another_model(trained, base, tmp_path):
+    train_sft(CONFIG, examples(128), base, tmp_path, 1, lambda line: None)
+    assert folder_digest(tmp_path)["model.safetensors"] != folder_digest(trained[0])["model.safetensors"]
+
+
+def test_output_holds_weights_json_and_template_alone(trained):
+    assert {path.suffix for path in trained[0].iterdir()} == {".safetensors", ".json", ".jinja"}
+
+
+def test_batch_size_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size is 10, expected a multiple of micro_batch_size"):
+        SFTConfig(batch_size=10, micro_batch_size=8)
