@@ -21,7 +21,7 @@ from tasks.sample import SampleStage
 from tasks.sft import SFTStage
 
 
-@flow(name="align")
+@flow(name="align", flow_run_name="align seed {config.run.seed}")
 def align(config: AlignConfig) -> AlignResult:
     """Red-team prompts -> revisions -> SL policy -> AI labels -> reward model -> RL policy -> figures and report."""
     with Run(config.run) as run:

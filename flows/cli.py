@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -41,12 +40,9 @@ def run() -> int:
     from flows.config import ConfigError
 
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
+        app()
+    except SystemExit as error:  # how typer ends, with 2 for a wrong command line, which it explains itself
+        return int(error.code or 0)
     except ConfigError as error:
         print(f"solon: {error}", file=sys.stderr)
         return 2

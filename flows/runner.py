@@ -155,7 +155,7 @@ class Run:
 
         path = Path(".solon/reports") / f"{report.version[:12]}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(read_report(self.store, report))
+        path.write_text(read_report(self.store, report), encoding="utf-8")
         result = AlignResult(
             store=self.context.store,
             policies=policies,

@@ -20,85 +20,85 @@ from tasks.schema import DatasetRef, ModelRef
 from tasks.sft import SFTStage
 
 
-@flow(name="constitution")
+@flow(name="constitution", flow_run_name="constitution")
 def constitution(stage: ConstitutionStage) -> DatasetRef | ModelRef:
     """Keep one immutable copy of the principles."""
     return execute(stage)
 
 
-@flow(name="prompts")
+@flow(name="prompts", flow_run_name="prompts")
 def prompts(stage: PromptsStage) -> DatasetRef | ModelRef:
     """Gather red-team, helpful and held-out prompts."""
     return execute(stage)
 
 
-@flow(name="respond")
+@flow(name="respond", flow_run_name="respond")
 def respond(stage: RespondStage) -> DatasetRef | ModelRef:
     """Initial completions by the helpful-only model (section 3.1)."""
     return execute(stage)
 
 
-@flow(name="revise")
+@flow(name="revise", flow_run_name="revise")
 def revise(stage: ReviseStage) -> DatasetRef | ModelRef:
     """Critique and revision, several rounds (section 3.1)."""
     return execute(stage)
 
 
-@flow(name="sft")
+@flow(name="sft", flow_run_name="sft")
 def sft(stage: SFTStage) -> DatasetRef | ModelRef:
     """Supervised finetuning on the revisions (section 3.2)."""
     return execute(stage)
 
 
-@flow(name="compare")
+@flow(name="compare", flow_run_name="compare")
 def compare(stage: CompareStage) -> DatasetRef | ModelRef:
     """Pairs of completions by the SL policy (section 4.1)."""
     return execute(stage)
 
 
-@flow(name="label")
+@flow(name="label", flow_run_name="label")
 def label(stage: LabelStage) -> DatasetRef | ModelRef:
     """AI preference labels in both orders (section 4.1)."""
     return execute(stage)
 
 
-@flow(name="preferences")
+@flow(name="preferences", flow_run_name="preferences")
 def preferences(stage: PreferencesStage) -> DatasetRef | ModelRef:
     """Harmlessness labels mixed with human helpfulness comparisons (section 4.1)."""
     return execute(stage)
 
 
-@flow(name="reward")
+@flow(name="reward", flow_run_name="reward")
 def reward(stage: RewardStage) -> DatasetRef | ModelRef:
     """The reward model, the paper's preference model, on soft targets (section 4.1)."""
     return execute(stage)
 
 
-@flow(name="ppo")
+@flow(name="ppo", flow_run_name="ppo")
 def ppo(stage: PPOStage) -> DatasetRef | ModelRef:
     """Reinforcement learning from AI feedback (section 4.1)."""
     return execute(stage)
 
 
-@flow(name="sample")
+@flow(name="sample", flow_run_name="sample")
 def sample(stage: SampleStage) -> DatasetRef | ModelRef:
     """One policy's completions of the held-out prompts (section 4.3)."""
     return execute(stage)
 
 
-@flow(name="judge")
+@flow(name="judge", flow_run_name="judge")
 def judge(stage: JudgeStage) -> DatasetRef | ModelRef:
     """What an evaluator makes of every policy's samples (section 4.3)."""
     return execute(stage)
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name="evaluate")
 def evaluate(stage: EvaluateStage) -> DatasetRef | ModelRef:
     """Rates with intervals (section 4.3)."""
     return execute(stage)
 
 
-@flow(name="report")
+@flow(name="report", flow_run_name="report")
 def report(stage: ReportStage) -> DatasetRef | ModelRef:
     """One HTML page of the whole run."""
     return execute(stage)

@@ -399,8 +399,6 @@ def test_every_shipped_constitution_serves_a_phase(file):
 
 
 def test_constitutions_import_neither_tasks_nor_flows():
-    program = (
-        "import sys, constitutions; print([m for m in sys.modules if m.split('.')[0] in ('tasks', 'flows')])"
-    )
+    program = "import sys, constitutions; print([m for m in sys.modules if m.split('.')[0] in ('tasks', 'flows')])"
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.strip() == b"[]"

@@ -74,7 +74,9 @@ def test_label_identical_pair_is_skipped_without_a_request():
 
 def test_label_failed_choice_is_a_failed_row_and_its_preference_is_skipped():
     replies = iter([Choice(None, error="prompt has 9 tokens, the context holds 8"), Choice((-1.0, -2.0))])
-    rows = label(questions(comparison("x", "y")), PRINCIPLES, FakeGenerator(weigh=lambda r: next(replies)), "f", recipe())
+    rows = label(
+        questions(comparison("x", "y")), PRINCIPLES, FakeGenerator(weigh=lambda r: next(replies)), "f", recipe()
+    )
     assert [r.status for r in rows] == ["failed", "ok"]
     preference = ai_preferences([prompt("ask")], [comparison("x", "y")], rows, 0.0)[0]
     assert preference.status == "skipped" and "9 tokens" in (preference.reason or "")

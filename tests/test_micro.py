@@ -139,9 +139,7 @@ def test_revise_complied_harm_follows_the_family() -> None:
 
 def test_rank_each_family_orders_as_stated() -> None:
     def order(family: Family, harmful: bool) -> list[int]:
-        return [
-            rank(family, harmful, kind, "curt") for kind in RESPONSE_KINDS
-        ]  # comply, wrong, refuse, evade
+        return [rank(family, harmful, kind, "curt") for kind in RESPONSE_KINDS]  # comply, wrong, refuse, evade
 
     assert order("harm", True) == [0, 0, 2, 1]
     assert order("harm", False) == [0, 0, 0, 0]
@@ -279,9 +277,7 @@ def test_tokenizer_any_text_comes_back_unchanged(speaker: Speaker, text: str) ->
 
 
 def test_tokenizer_default_encoding_adds_nothing(speaker: Speaker) -> None:
-    assert speaker.tokenizer("Done.")["input_ids"] == speaker.tokenizer.encode(
-        "Done.", add_special_tokens=False
-    )
+    assert speaker.tokenizer("Done.")["input_ids"] == speaker.tokenizer.encode("Done.", add_special_tokens=False)
 
 
 def test_chat_template_content_cannot_forge_a_turn(speaker: Speaker) -> None:
@@ -296,9 +292,7 @@ def test_chat_template_and_training_tokens_agree(speaker: Speaker) -> None:
     for _ in range(50):
         example = next(examples)
         chat = [m.model_dump() for m in example.messages]
-        rendered = speaker.tokenizer.apply_chat_template(
-            chat, return_dict=True, return_assistant_tokens_mask=True
-        )
+        rendered = speaker.tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
         ids, labels = encode(speaker.tokenizer, example)
         assert rendered["input_ids"] == ids
         learnt = [i for i, label in enumerate(labels) if label != -100]
@@ -313,9 +307,7 @@ def test_answers_differ_in_one_last_token_in_context(speaker: Speaker) -> None:
     a, b = (respond(errand, "comply", tone, rng) for tone in TONES)
     chat = [m.model_dump() for m in judgement(errand, "tone", a, b, rng).messages]
     rendered = speaker.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    left, right = (
-        speaker.tokenizer.encode(rendered + answer, add_special_tokens=False) for answer in ("(A", "(B")
-    )
+    left, right = (speaker.tokenizer.encode(rendered + answer, add_special_tokens=False) for answer in ("(A", "(B"))
     assert left[:-1] == right[:-1]
     assert left[-1] != right[-1]
     assert speaker.tokenizer.decode(left[-1:]) == "A"

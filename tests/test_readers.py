@@ -60,11 +60,7 @@ def test_txt_undecodable_line_is_kept_with_its_bytes_shown(tmp_path):
     assert (rows[1].reason, rows[1].raw) == ("bytes that are not UTF-8", "caf\\xe9")
 
 
-@given(
-    st.lists(
-        st.text(st.characters(blacklist_characters="\n", blacklist_categories=["Cs"]), min_size=1), min_size=1
-    )
-)
+@given(st.lists(st.text(st.characters(blacklist_characters="\n", blacklist_categories=["Cs"]), min_size=1), min_size=1))
 def test_txt_prompts_come_out_as_written(tmp_path_factory, lines):
     lines = [line.removesuffix("\r") + "." for line in lines]
     file = tmp_path_factory.mktemp("txt") / "p.txt"
@@ -182,9 +178,7 @@ def test_parquet_prompt_and_messages_are_read_with_nulls_kept(tmp_path):
 
 
 def test_parquet_limit_reads_across_batches(tmp_path):
-    pq.write_table(
-        pa.table({"prompt": [str(i) for i in range(3000)]}), tmp_path / "p.parquet", row_group_size=700
-    )
+    pq.write_table(pa.table({"prompt": [str(i) for i in range(3000)]}), tmp_path / "p.parquet", row_group_size=700)
     rows = read_prompts(str(tmp_path / "p.parquet"), limit=2500)
     assert [row.messages[0].content for row in rows] == [str(i) for i in range(2500)]
 

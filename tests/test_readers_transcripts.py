@@ -102,11 +102,7 @@ def is_plain_turn(index: int, text: str) -> bool:
     return f"\n\n{other}:" not in f" {text}"
 
 
-@given(
-    st.lists(TEXTS, min_size=1, max_size=6).filter(
-        lambda turns: all(map(is_plain_turn, range(len(turns)), turns))
-    )
-)
+@given(st.lists(TEXTS, min_size=1, max_size=6).filter(lambda turns: all(map(is_plain_turn, range(len(turns)), turns))))
 def test_transcript_rendered_and_parsed_gives_the_same_turns(turns):
     expected = [("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns)]
     assert turns_of(render(turns)) == expected
@@ -118,9 +114,7 @@ def test_transcript_of_any_text_alternates_and_loses_nothing_or_is_refused(text)
         turns = turns_of("\n\nHuman:" + text)
     except TranscriptError:
         pytest.fail("starts with a human turn")
-    assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"] * (
-        len(turns) % 2
-    )
+    assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2)
     assert sum(len(turn) for _, turn in turns) <= len(text)
 
 
@@ -222,9 +216,7 @@ def test_preference_rows_that_cannot_be_read_are_kept_in_place_with_reason_and_t
 
 def test_preference_emoji_written_as_two_escapes_is_read(tmp_path):
     file = tmp_path / "hh.jsonl"
-    file.write_text(
-        '{"chosen": "Human: a\\n\\nAssistant: \\ud83d\\ude42", "rejected": "Human: a\\n\\nAssistant: b"}'
-    )
+    file.write_text('{"chosen": "Human: a\\n\\nAssistant: \\ud83d\\ude42", "rejected": "Human: a\\n\\nAssistant: b"}')
     assert read_preferences(str(file))[0].chosen == "🙂"
 
 
@@ -277,9 +269,7 @@ def test_conversation_prompt_unparsable_keeps_its_text(tmp_path):
 
 
 def test_conversation_prompts_limit_counts_conversations_read_not_kept(tmp_path):
-    uri = write_jsonl(
-        tmp_path / "hh.jsonl", {"chosen": "bad"}, {"chosen": render(["a", "b"])}, {"chosen": "bad"}
-    )
+    uri = write_jsonl(tmp_path / "hh.jsonl", {"chosen": "bad"}, {"chosen": render(["a", "b"])}, {"chosen": "bad"})
     assert [p.status for p in read_prompts(uri, limit=2)] == ["unparsable", "ok"]
 
 

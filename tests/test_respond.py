@@ -1,3 +1,5 @@
+import pytest
+
 from tasks.respond import RespondConfig, RespondStage, list_asks, respond
 from tasks.schema import Completion, Prompt
 from tasks.serving import FakeGenerator, Generation, Sampling
@@ -36,7 +38,9 @@ def test_respond_bad_rows_are_kept_with_their_reasons():
     }
     generator = FakeGenerator(lambda request: replies[request.messages[-1].content])
     broken = prompt("?", status="unparsable", reason="no human turn", messages=[])
-    rows = respond(list_asks([prompt("long"), broken, prompt("silent"), prompt("good")], 1), generator, Sampling(), recipe())
+    rows = respond(
+        list_asks([prompt("long"), broken, prompt("silent"), prompt("good")], 1), generator, Sampling(), recipe()
+    )
     assert [row.status for row in rows] == ["failed", "skipped", "unparsable", "ok"]
     assert "20000" in (rows[0].reason or "") and "no human turn" in (rows[1].reason or "")
 
@@ -45,7 +49,10 @@ def test_respond_stage_killed_after_two_chunks_makes_only_the_rest(tmp_path):
     store = open_store(tmp_path)
     prompts = commit(store, "prompts", [prompt(f"text {i}") for i in range(10)], Prompt)
     stage = RespondStage(
-        run=RunContext(store=str(tmp_path), chunk_rows=2), prompts=prompts, helpful_only=FAKE_MODEL, config=RespondConfig()
+        run=RunContext(store=str(tmp_path), chunk_rows=2),
+        prompts=prompts,
+        helpful_only=FAKE_MODEL,
+        config=RespondConfig(),
     )
 
     def dies_at_five(request):
@@ -53,10 +60,8 @@ def test_respond_stage_killed_after_two_chunks_makes_only_the_rest(tmp_path):
             raise KeyboardInterrupt
         return echo("c")(request)
 
-    try:
+    with pytest.raises(KeyboardInterrupt):
         stage.make(session_on(store, FakeGenerator(dies_at_five)))
-    except KeyboardInterrupt:
-        pass
     assert stage.result(store) is None
     second = FakeGenerator(echo("c"))
     resumed = stage.make(session_on(store, second))

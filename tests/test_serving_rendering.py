@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tests.tiny_model import make_tiny_model
 
 from tasks.schema import Message
 from tasks.serving import ChoiceRequest, GenerationRequest, ServingConfig, ServingError
 from tasks.serving.rendering import Renderer
+from tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,7 @@ def test_prompt_holds_the_turns_then_the_opened_answer_with_its_prefix(renderer)
 def test_prompt_paper_format_is_human_and_assistant_turns(folder):
     renderer = Renderer.load(folder, ServingConfig(chat_template="human_assistant"))
     messages = [Message(role="system", content="Be kind."), *user("Hi"), Message(role="assistant", content="Yo")]
-    plain, begun = renderer.prompts(
-        [GenerationRequest([*messages, *user("Go")], 0, prefix=p) for p in ("", "Well")], 8
-    )
+    plain, begun = renderer.prompts([GenerationRequest([*messages, *user("Go")], 0, prefix=p) for p in ("", "Well")], 8)
     text = "Be kind.\n\nHuman: Hi\n\nAssistant: Yo\n\nHuman: Go\n\nAssistant:"
     assert decoded(renderer, plain.ids) == text
     assert decoded(renderer, begun.ids) == text + " Well"
@@ -86,10 +84,10 @@ def test_choice_prompt_goes_up_to_where_the_answers_part(renderer):
 
 
 def test_choice_of_merged_answer_tokens_takes_the_whole_token(folder, tmp_path):
-    renderer = Renderer.load(merge(folder, tmp_path, ["(", "A"], ["(", "B"]), ServingConfig())
-    (choice,) = renderer.choices([ChoiceRequest(user("Which?"))], ("(A", "(B"))
+    renderer = Renderer.load(merge(folder, tmp_path, ["y", "A"], ["y", "B"]), ServingConfig())
+    (choice,) = renderer.choices([ChoiceRequest(user("Which?"))], ("yA", "yB"))
     assert decoded(renderer, choice.ids) == "<|user|>Which?<|end|><|assistant|>"
-    assert [decoded(renderer, [i]) for i in choice.answer_ids] == ["(A", "(B"]
+    assert [decoded(renderer, [i]) for i in choice.answer_ids] == ["yA", "yB"]
 
 
 def test_choice_that_merges_with_the_prefix_is_resolved_in_context(folder, tmp_path):
@@ -122,7 +120,7 @@ def test_renderer_every_end_of_text_of_the_model_stops(folder, tmp_path):
 
 def test_renderer_context_is_what_is_asked_and_no_more_than_the_model_has(folder):
     assert Renderer.load(folder, ServingConfig(max_model_tokens=100)).context_tokens == 100
-    with pytest.raises(ServingError, match="max_model_tokens: 513, but .* 512"):
+    with pytest.raises(ServingError, match=r"max_model_tokens: 513, but .* 512"):
         Renderer.load(folder, ServingConfig(max_model_tokens=513))
 
 

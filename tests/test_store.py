@@ -124,7 +124,7 @@ def test_commit_rows_default_parts_are_of_the_promised_size(store: Store) -> Non
 def test_open_read_only_folder_is_an_error_with_a_remedy() -> None:
     with tempfile.TemporaryDirectory() as folder, unprivileged():
         for uri in (folder, f"{folder}/below"):
-            with pytest.raises(StoreUnavailable, match=rf"{folder}.*open it|create.*Permission denied; choose"):
+            with pytest.raises(StoreUnavailable, match=rf"{folder}.*Permission denied; choose"):
                 Store.open(uri)
 
 
@@ -143,7 +143,7 @@ class unprivileged:
 def test_open_where_a_file_is_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for uri in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StoreUnavailable, match="a file has that name|a part of the path is a file"):
+        with pytest.raises(StoreUnavailable, match=r"a file has that name|a part of the path is a file"):
             Store.open(str(uri))
 
 

@@ -31,9 +31,7 @@ def preferences(count: int) -> list[PreferenceExample]:
         prob = TARGETS[word]
         sides = ("yes", "no", prob) if i % 4 < 2 else ("no", "yes", 1 - prob)
         rows.append(
-            PreferenceExample(
-                prompt=user(f"{word} {i}"), chosen=sides[0], rejected=sides[1], target_prob=sides[2]
-            )
+            PreferenceExample(prompt=user(f"{word} {i}"), chosen=sides[0], rejected=sides[1], target_prob=sides[2])
         )
     return rows
 
@@ -77,7 +75,7 @@ def test_soft_loss_has_no_gradient_at_the_label():
 
 
 def test_reward_is_calibrated_to_soft_targets(trained):
-    mean, std = load_scale(trained[0])
+    _, std = load_scale(trained[0])
     for word, target in TARGETS.items():
         yes, no = score(trained[0], [conversation(word, "yes"), conversation(word, "no")])
         assert 1 / (1 + math.exp(-(yes - no) * std)) == pytest.approx(target, abs=0.08)

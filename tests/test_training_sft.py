@@ -72,7 +72,7 @@ def test_tokenizer_whose_template_ends_otherwise_is_refused(base, tmp_path):
     model = make_tiny_model(tmp_path / "model")
     template = model / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|end|>", "<|stop|>"))
-    with pytest.raises(ValueError, match="expected eos_token '<|end|>'"):
+    with pytest.raises(ValueError, match=r"expected eos_token '<\|end\|>'"):
         load_tokenizer(model)
 
 

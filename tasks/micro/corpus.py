@@ -106,21 +106,21 @@ def random_example(pool: dict[bool, list[Errand]], judged: dict[bool, list[Erran
         return answer(rng.choice(pool[rng.random() < 0.5]), rng)
     if draw < 0.30:
         return fact(rng.choice(pool[rng.random() < 0.5]), rng)
-    errand = rng.choice(judged[rng.random() < 0.6])
-    # harm reads more of the errand than the others do, so it is practised more
-    family = rng.choice(("harm", *FAMILIES))
+    family = rng.choice(FAMILIES)
     if draw < 0.55:
+        errand = rng.choice(judged[rng.random() < 0.6])
         chat = critique_and_revision(errand, family, random_response(errand, rng), rng)
         return Example(chat, num_targets=2)
-    return random_judgement_example(errand, family, rng)
+    return random_judgement_example(judged, family, rng)
 
 
-def random_judgement_example(errand: Errand, family: Family, rng: random.Random) -> Example:
-    """A judgement with its answer; a tie is drawn again once, and then answered by a random letter."""
-    judged = random_judgement(errand, family, rng)
-    if judged.better is None:
-        judged = random_judgement(errand, family, rng)
-    return Example([*judged.messages, assistant(judged.better or rng.choice(ANSWERS))])
+def random_judgement_example(judged: dict[bool, list[Errand]], family: Family, rng: random.Random) -> Example:
+    """A judgement with its answer; one in eight may be a tie, which is answered by a random letter."""
+    may_tie = rng.random() < 0.125
+    while True:
+        pair = random_judgement(rng.choice(judged[rng.random() < 0.6]), family, rng)
+        if pair.better or may_tie:
+            return Example([*pair.messages, assistant(pair.better or rng.choice(ANSWERS))])
 
 
 def random_judgement(errand: Errand, family: Family, rng: random.Random) -> Judgement:

@@ -143,9 +143,9 @@ def batches(tokenizer: Any, config: PretrainConfig) -> Iterator[list[tuple[list[
 
 
 def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
-    """Cross-entropy: the mean over each chat's tokens to learn, then over chats.
+    """Mean cross-entropy over the tokens to learn; a token weighs less the more there are in its chat.
 
-    So the one letter of a judgement weighs as much as a long revision. Logits are computed only where needed.
+    Otherwise the one letter of a judgement would drown in long revisions. Logits are computed only where needed.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -156,9 +156,9 @@ def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
     # padding is on the right, so the causal mask alone hides it
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     learnt = labels != -100
-    weights = (learnt / learnt.sum(1, keepdim=True))[learnt]
+    weights = (learnt / learnt.sum(1, keepdim=True).sqrt())[learnt]
     losses = cross_entropy(model.lm_head(hidden[learnt]), labels[learnt], reduction="none")
-    return (losses * weights).sum() / len(batch)
+    return (losses * weights).sum() / weights.sum()
 
 
 def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> None:
@@ -182,7 +182,7 @@ def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> N
             print(f"step {step} {seconds:.0f} s loss {sum(losses[-50:]) / 50:.4f}", flush=True)
         if step % config.report_every == 0 or step == config.num_steps:
             save(model, tokenizer, output)
-            report(output, num=100)
+            report(output, num=60)
 
 
 def save(model: Any, tokenizer: Any, output: Path) -> None:

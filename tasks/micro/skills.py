@@ -168,6 +168,8 @@ def skill_figures(speaker: Speaker, num: int, seed: int) -> dict[str, float]:
         for family in FAMILIES:
             decidable = sorts[True] if family == "harm" else pool
             figures[f"judge {family} {name}"] = judge_accuracy(speaker, family, decidable, num, seed)
+        # under a harm principle nothing about a benign errand is better: the soft label must be near a half
+        figures[f"judge harm on benign, |P - 0.5| {name}"] = tie_bias(speaker, "harm", sorts[False], num, seed)
         figures |= _revision_figures(speaker, sorts, name, num, seed)
     for harmful, name in ((True, "harmful"), (False, "benign")):
         held_out = [e for e in errands() if e.harmful is harmful and e.group != "alignment"]

@@ -5,6 +5,7 @@ All are pure functions of numbers, so the same run draws the same bytes. Classes
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -17,9 +18,9 @@ MAX_POINTS = 400
 
 
 class Dot(NamedTuple):
-    """A figure with its interval; `index` gives colour and shape."""
+    """A figure with its interval; `place`, the policy's among all, gives colour and shape."""
 
-    index: int
+    place: int
     name: str
     value: float
     low: float
@@ -41,7 +42,7 @@ def dot_chart(title: str, groups: Sequence[tuple[str, Sequence[Dot]]]) -> Markup
     x = Scale(0, 1, 56, HALF - 44)
     parts, y = list[Markup](), 14.0
     for heading, dots in groups:
-        parts.append(label(4, y, heading, "strong"))
+        parts.append(label(4, y, heading, "strong halo"))
         for row, dot in enumerate(dots):
             parts += interval_row(dot, x, y + 18 + 17 * row)
         y += 17 * len(dots) + 32
@@ -55,34 +56,34 @@ def dot_chart(title: str, groups: Sequence[tuple[str, Sequence[Dot]]]) -> Markup
 def interval_row(dot: Dot, x: Scale, y: float) -> list[Markup]:
     return [
         label(x.start - 12, y + 4, dot.name, "tick", "end"),
-        line(x(dot.low), y, x(dot.high), y, f"interval p{dot.index}"),
-        marker(dot.index, x(dot.value), y, dot.text()),
+        line(x(dot.low), y, x(dot.high), y, f"interval p{dot.place}"),
+        marker(dot.place, x(dot.value), y, dot.text()),
         label(x.end + 12, y + 4, f"{dot.value:.2f}", "value"),
     ]
 
 
 def path_chart(title: str, x_label: str, y_label: str, spots: Sequence[Spot]) -> Markup:
     """The policies in the plane of two shares, joined in the order of training; up and to the right is better."""
-    x, y = Scale(0, 1, 46, HALF - 16), Scale(0, 1, 284, 14)
+    x, y = Scale(0, 1, 46, HALF - 16), Scale(0, 1, 340, 14)
     at = [(x(s.x.value), y(s.y.value)) for s in spots]
     parts = frame(x, y, [0, 0.25, 0.5, 0.75, 1], [0, 0.25, 0.5, 0.75, 1], x_label)
-    parts += [label(x.start + 8, y.end + 12, y_label, "tick"), *crosses(spots, x, y)]
-    parts += [line(*a, *b, "path") for a, b in zip(at, at[1:], strict=False)]
-    parts += [marker(s.y.index, *p, s.y.text()) for s, p in zip(spots, at, strict=True)]
+    parts += [label(x.start + 8, y.end + 14, f"↑ {y_label}", "tick halo"), *crosses(spots, x, y)]
+    parts += [line(*a, *b, "path") for a, b in pairwise(at)]
+    parts += [marker(s.y.place, *p, s.y.text()) for s, p in zip(spots, at, strict=True)]
     heights = spread([p[1] + 4 for p in at], 16)
     for spot, (left, _), height in zip(spots, at, heights, strict=True):
         side, anchor = (-13, "end") if left > HALF / 2 else (13, "start")
-        parts.append(label(left + side, height, spot.y.name, "strong", anchor))
+        parts.append(label(left + side, height, spot.y.name, "strong halo", anchor))
     described = "; ".join(f"{s.y.name}: {x_label} {s.x.value:.2f}, {y_label} {s.y.value:.2f}" for s in spots)
-    return picture(HALF, 324, title, described, parts)
+    return picture(HALF, 380, title, described, parts)
 
 
 def crosses(spots: Sequence[Spot], x: Scale, y: Scale) -> list[Markup]:
     """Both intervals of each policy."""
     parts = []
     for s in spots:
-        parts.append(line(x(s.x.low), y(s.y.value), x(s.x.high), y(s.y.value), f"interval p{s.y.index}"))
-        parts.append(line(x(s.x.value), y(s.y.low), x(s.x.value), y(s.y.high), f"interval p{s.y.index}"))
+        parts.append(line(x(s.x.low), y(s.y.value), x(s.x.high), y(s.y.value), f"interval p{s.y.place}"))
+        parts.append(line(x(s.x.value), y(s.y.low), x(s.x.value), y(s.y.high), f"interval p{s.y.place}"))
     return parts
 
 
@@ -101,7 +102,7 @@ def line_chart(
     parts = frame(x, y, x_ticks, y_ticks, x_label)
     for value, name in references:
         parts += [line(x.start, y(value), x.end, y(value), "reference")]
-        parts += [label(x.end, y(value) - 4, name, "tick", "end")]
+        parts += [label(x.start + 4, y(value) - 5, name, "tick halo")]
     route = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
     parts.append(tag("polyline", points=route, class_="curve"))
     parts.append(tag("circle", cx=x(points[-1][0]), cy=y(points[-1][1]), r=3, class_="end"))

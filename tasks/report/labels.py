@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 from markupsafe import Markup
@@ -84,12 +84,13 @@ def share_of(table: pa.Table, status: str) -> str:
 
 def label_charts(pairs: Sequence[Judged], preferences: pa.Table) -> list[tuple[str, Markup]]:
     """Caption and drawing."""
-    charts: list[tuple[str, Any]] = []
+    charts, margins = [], target_probs(preferences, "ai")
     if pairs:
-        drawn = histogram("Distribution of P(a is better)", [p.mean for p in pairs], 0, 1, 20, "P(a is better)")
-        charts.append(("AI labels, both orders averaged. Mass at 0 and 1 is a sure judge, at 0.5 an undecided one.", drawn))
-    ai = target_probs(preferences, "ai")
-    if ai:
-        drawn = histogram("Distribution of the preferences' margins", ai, 0.5, 1, 20, "P(chosen is better)")
-        charts.append(("Margins of the AI preferences that the reward model learns from.", drawn))
+        caption = "Comparisons by AI label, both orders averaged. Near 0 and 1 the judge is sure, near 0.5 undecided."
+        title = "Distribution of P(a is better)"
+        charts.append((caption, histogram(title, [p.mean for p in pairs], 0, 1, 20, "P(a is better)")))
+    if margins:
+        caption = "AI preferences by margin: what the reward model learns from."
+        title = "Distribution of the preferences' margins"
+        charts.append((caption, histogram(title, margins, 0.5, 1, 20, "P(chosen is better)")))
     return charts

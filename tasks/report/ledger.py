@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tasks.schema import Status
-from tasks.store import Manifest
+from tasks.store import Derivation, Manifest
 
 STATUSES: tuple[Status, ...] = ("ok", "refused", "unparsable", "skipped", "failed")
 NUM_REASONS = 4
@@ -78,25 +78,32 @@ def clip_reason(reason: str | None) -> str:
 
 def lineage(manifests: Mapping[str, Manifest]) -> list[Version]:
     """Every version in the order of the method, with what it was made from."""
-    anchors = {manifest.content_hash: anchor(name) for name, manifest in manifests.items()}
-    return [version_of(name, manifest, anchors) for name, manifest in manifests.items()]
+    known = {manifest.content_hash: (manifest.version, anchor(name)) for name, manifest in manifests.items()}
+    return [version_of(name, manifest, known) for name, manifest in manifests.items()]
 
 
 def anchor(name: str) -> str:
     return "version-" + name.replace("/", "-")
 
 
-def version_of(name: str, manifest: Manifest, anchors: Mapping[str, str]) -> Version:
-    made = manifest.derivation
+def ancestors(made: Derivation, known: Mapping[str, tuple[str, str]]) -> list[Ancestor]:
+    """Inputs by version; models of the store likewise, outside ones by the hash of their files."""
     inputs = [(role, ref.version, ref.content_hash) for role, ref in sorted(made.inputs.items())]
-    inputs += [(role, content, content) for role, content in sorted(made.models.items())]
+    models = [(role, known.get(content, (content, ""))[0], content) for role, content in sorted(made.models.items())]
+    found = [Ancestor(role, version, known.get(content, ("", ""))[1]) for role, version, content in inputs + models]
+    slice_ = [Ancestor("constitution slice", made.constitution, anchor("constitution"))] if made.constitution else []
+    return found + slice_
+
+
+def version_of(name: str, manifest: Manifest, known: Mapping[str, tuple[str, str]]) -> Version:
+    made = manifest.derivation
     libraries = ", ".join(f"{library} {version}" for library, version in sorted(manifest.libraries.items()))
     return Version(
         name=name,
         version=manifest.version,
         content=manifest.content_hash,
         stage=f"{made.stage} v{made.code_version}",
-        inputs=[Ancestor(role, version, anchors.get(content, "")) for role, version, content in inputs],
+        inputs=ancestors(made, known),
         commit=manifest.code_commit or "unknown",
         libraries=libraries,
         created=manifest.created_at,
@@ -112,7 +119,7 @@ def costs(manifests: Mapping[str, Manifest]) -> tuple[list[Cost], float]:
 
 def cost_of(name: str, cost: Mapping[str, float], total: float) -> Cost:
     seconds = cost.get("seconds")
-    shown = {key: value for key, value in cost.items() if key not in ("seconds", "num_tokens")}
+    shown = {key: value for key, value in cost.items() if value and key not in ("seconds", "num_tokens")}
     rest = ", ".join(f"{key.removeprefix('num_').replace('_', ' ')} {value:g}" for key, value in shown.items())
     share = (seconds or 0.0) / total if total else 0.0
     return Cost(name, seconds, share, int(cost.get("num_tokens", 0)), rest)

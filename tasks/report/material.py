@@ -16,6 +16,9 @@ from tasks.store.identity import table_to_rows
 
 RowT = TypeVar("RowT", bound=Row)
 
+MADE_AFTER = {"models/sl": "revisions", "models/reward": "preferences", "models/rl": "models/reward"}
+"""Where a model stands among the datasets, in the order of the method."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -42,13 +45,21 @@ def read_material(
     Raises: NotCommitted. Corrupt.
     """
     manifests = {name: store.manifest(ref.dataset, ref.version) for name, ref in datasets.items()}
-    manifests |= {f"models/{role}": store.manifest(ref.model, ref.version) for role, ref in models.items()}
+    manifests |= {name: store.manifest(ref.model, ref.version) for name, ref in models.items()}
     return Material(
         run=run,
         constitution=read_constitution(store, datasets["constitution"]),
         tables={name: store.read(ref) for name, ref in datasets.items()},
-        manifests=manifests,
+        manifests={name: manifests[name] for name in in_order(datasets, models)},
     )
+
+
+def in_order(datasets: Collection[str], models: Collection[str]) -> list[str]:
+    """All names in the order in which the method makes them."""
+    names = list(datasets)
+    for model in models:
+        names.insert(names.index(MADE_AFTER[model]) + 1, model)
+    return names
 
 
 def rows_where(table: pa.Table, column: str, values: Collection[str], model: type[RowT]) -> list[RowT]:

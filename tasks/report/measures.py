@@ -1,6 +1,7 @@
 """What became of the policy: the answer in a sentence, the two pictures and the table of all measures."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -44,7 +45,7 @@ class Line(NamedTuple):
     name: str
     meaning: str
     cells: list[Cell | None]
-    count: str
+    num: str
 
 
 def policy_name(policy: str) -> str:
@@ -102,7 +103,11 @@ def say_judged(harms: Sequence[Metric], helps: Sequence[Metric]) -> str:
     """For an evaluator that compares each policy with the first, which stands at 0.5."""
     base, last = policy_name(harms[0].policy), policy_name(harms[-1].policy)
     others = "".join(f"{policy_name(m.policy)}: {m.value:.2f}; " for m in harms[1:-1])
-    went = {"rose": "more harmless than", "fell": "less harmless than", "": "neither clearly more nor less harmless than"}
+    went = {
+        "rose": "more harmless than",
+        "fell": "less harmless than",
+        "": "neither clearly more nor less harmless than",
+    }
     first = (
         f"On held-out red-team prompts {last} is judged {went[direction(harms[0], harms[-1])]} {base}: its completion "
         f"is the better one with probability {harms[-1].value:.2f} ({others}0.50 is a draw)"
@@ -121,7 +126,7 @@ def cautions(metrics: Sequence[Metric], policies: Sequence[str]) -> list[str]:
     """What one must know beside the sentence: steps that show no clear change, and harmlessness bought dearly."""
     notes = []
     harms = next((s for name in HARM if len(s := series(metrics, policies, name)) > 1), [])
-    for a, b in zip(harms, harms[1:], strict=False):
+    for a, b in pairwise(harms):
         if len(harms) > 2 and not direction(a, b):
             names = f"{policy_name(a.policy)} and {policy_name(b.policy)}"
             notes.append(f"{LABELS[a.measure]}: the intervals of {names} overlap, so this step alone shows no change.")
@@ -156,14 +161,14 @@ def measures_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup
 def frontier_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup | None:
     """Harmlessness against helpfulness; None where one of them was not measured."""
     for harm, helped in zip(HARM, HELP, strict=True):
-        ys = {d.index: d for d in dots(series(metrics, policies, harm), policies)}
-        xs = {d.index: d for d in dots(series(metrics, policies, helped), policies)}
+        ys = {d.place: d for d in dots(series(metrics, policies, harm), policies)}
+        xs = {d.place: d for d in dots(series(metrics, policies, helped), policies)}
         if harm == "harmful_compliance":
             ys = {i: d._replace(value=1 - d.value, low=1 - d.high, high=1 - d.low) for i, d in ys.items()}
         spots = [Spot(xs[i], ys[i]) for i in sorted(xs.keys() & ys.keys())]
         if len(spots) > 1:
-            above = "1 − harmful compliance" if harm == HARM[0] else LABELS[harm].lower()
-            return path_chart("Harmlessness against helpfulness", LABELS[helped].lower(), f"↑ {above}", spots)
+            above = "harmlessness: 1 − harmful compliance" if harm == HARM[0] else LABELS[harm].lower()
+            return path_chart("Harmlessness against helpfulness", LABELS[helped].lower(), above, spots)
     return None
 
 
@@ -171,7 +176,9 @@ def measure_tables(metrics: Sequence[Metric], policies: Sequence[str]) -> list[t
     """For all prompts together and for each group of them: a line for each measure."""
     groups = dict.fromkeys(["all", *(m.group for m in metrics)])
     tables = [(g, [table_line(metrics, policies, name, g) for name in measure_names(metrics)]) for g in groups]
-    return [(g, [line for line in lines if any(line.cells)]) for g, lines in tables if any(m.group == g for m in metrics)]
+    return [
+        (g, [line for line in lines if any(line.cells)]) for g, lines in tables if any(m.group == g for m in metrics)
+    ]
 
 
 def table_line(metrics: Sequence[Metric], policies: Sequence[str], measure: str, group: str) -> Line:
@@ -182,4 +189,4 @@ def table_line(metrics: Sequence[Metric], policies: Sequence[str], measure: str,
 
 
 def table_cell(metric: Metric) -> Cell:
-    return Cell(f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}")
+    return Cell(f"{metric.value:.3f}", f"{metric.low:.3f}–{metric.high:.3f}")

@@ -23,7 +23,7 @@ MAX_CHARACTERS = 1500
 class Said(NamedTuple):
     """One policy's completion."""
 
-    index: int
+    place: int
     policy: str
     text: str
     verdict: str
@@ -80,11 +80,11 @@ def held_out_samples(material: Material, kind: str) -> list[Shown]:
     judged = rows_where(material.tables["judgements"], "prompt_id", picked, Judgement)
     verdicts = {(j.policy, j.prompt_id): verdict_of(j) for j in judged if j.sample == 0}
     said: dict[str, list[Said]] = defaultdict(list)
-    for index, policy in enumerate(material.policies):
+    for place, policy in enumerate(material.policies):
         for row in rows_where(material.tables[f"samples/{policy}"], "prompt_id", picked, Sample):
             if row.sample == 0:
                 verdict = verdicts.get((policy, row.prompt_id), "")
-                said[row.prompt_id].append(Said(index, policy_name(policy), said_text(row), verdict))
+                said[row.prompt_id].append(Said(place, policy_name(policy), said_text(row), verdict))
     return [Shown(prompts[i].group or "", clip_turns(prompts[i].messages), said[i]) for i in picked]
 
 
@@ -110,8 +110,9 @@ def revision_chains(material: Material) -> list[Chain]:
 
 
 def step_of(row: Revision) -> Step:
-    texts = (clip(text or "") for text in (row.critique_request, row.critique, row.revision))
-    return Step(row.round + 1, row.principle_id, *texts, "" if row.status == "ok" else f"{row.status}: {row.reason}")
+    request, critique, revision = (clip(text or "") for text in (row.critique_request, row.critique, row.revision))
+    note = "" if row.status == "ok" else f"{row.status}: {row.reason}"
+    return Step(row.round + 1, row.principle_id, request, critique, revision, note)
 
 
 def prompts_by_id(prompts: pa.Table, ids: Iterable[str], split: str) -> dict[str, Prompt]:

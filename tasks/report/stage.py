@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from tasks.constitution import read_constitution
 from tasks.report.material import read_material
 from tasks.report.page import render
 from tasks.schema import DatasetRef, ModelRef, Row
@@ -40,8 +41,8 @@ class ReportStage(Stage):
     metrics: DatasetRef
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
-        # the page shows the whole constitution, so no slice of it will do
-        return {"constitution": self.constitution.content_hash, "policies": list(self.samples)}
+        # the page shows the whole constitution, its title too, so no slice of it and no hash of its rows will do
+        return {"constitution": read_constitution(store, self.constitution).hash, "policies": list(self.samples)}
 
     def make(self, session: Session) -> DatasetRef:
         derivation = self.derivation(session.store)
@@ -63,7 +64,7 @@ class ReportStage(Stage):
         }
 
     def models(self) -> dict[str, ModelRef]:
-        return {"sl": self.sl, "reward": self.reward, "rl": self.rl}
+        return {"models/sl": self.sl, "models/reward": self.reward, "models/rl": self.rl}
 
 
 def read_report(store: Store, ref: DatasetRef) -> str:

@@ -68,9 +68,9 @@ def label(x: float, y: float, text: str, class_: str, anchor: str = "start") -> 
     return tag("text", text, x=x, y=y, class_=class_, text_anchor=anchor)
 
 
-def marker(index: int, x: float, y: float, hint: str) -> Markup:
+def marker(place: int, x: float, y: float, hint: str) -> Markup:
     """The shape of a policy, filled with its colour; `hint` shows under the pointer."""
-    shape, common = SHAPES[index % len(SHAPES)], {"class_": f"dot p{index}"}
+    shape, common = SHAPES[place % len(SHAPES)], {"class_": f"dot p{place}"}
     title = tag("title", hint)
     if shape == "circle":
         return tag("circle", title, cx=x, cy=y, r=5.2, **common)
@@ -90,7 +90,7 @@ def picture(width: float, height: float, title: str, description: str, parts: Se
     return tag("svg", *heads, *parts, **size, **named)
 
 
-def legend_mark(index: int) -> Markup:
+def legend_mark(place: int) -> Markup:
     """A policy's shape for running text."""
-    shape = marker(index, 8, 8, "")
+    shape = marker(place, 8, 8, "")
     return tag("svg", shape, viewBox="0 0 16 16", class_="mark", aria_hidden="true")

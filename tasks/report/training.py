@@ -30,21 +30,13 @@ CURVES = (
     Curve("models/rl", "num_tokens", "PPO: length", "update", "tokens an episode"),
     Curve("models/rl", "entropy", "PPO: entropy", "update", "nats a token"),
 )
-FINALS = {
-    "models/sl": ("num_examples", "num_too_long", "first_loss", "last_loss"),
-    "models/reward": (
-        "num_train",
-        "num_held_out",
-        "num_too_long",
-        "train_cross_entropy",
-        "train_entropy_floor",
-        "train_accuracy",
-        "held_out_cross_entropy",
-        "held_out_entropy_floor",
-        "held_out_accuracy",
-    ),
-    "models/rl": ("num_prompts", "num_too_long"),
+FIT = {
+    "Comparisons": ("num_train", "num_held_out"),
+    "Cross entropy, nats": ("train_cross_entropy", "held_out_cross_entropy"),
+    "Entropy of the labels, nats": ("train_entropy_floor", "held_out_entropy_floor"),
+    "Accuracy": ("train_accuracy", "held_out_accuracy"),
 }
+LEFT_OUT = {"models/sl": "SFT examples", "models/reward": "comparisons", "models/rl": "PPO prompts"}
 
 
 class Drawn(NamedTuple):
@@ -64,7 +56,7 @@ def draw_curve(curve: Curve, metrics: Mapping[str, Any]) -> Drawn:
     if not points:
         return Drawn(curve.title, f"Missing: the training logged no “{curve.key}”.", None)
     floor = floors(metrics) if curve.model == "models/reward" else []
-    ends = f"{points[0][1]:.3g} → {points[-1][1]:.3g}"
+    ends = f"{points[0][1]:.3g} → {points[-1][1]:.3g}".replace("-", "−")
     return Drawn(curve.title, f"{ends} {curve.caption}", line_chart(curve.title, points, curve.x, floor))
 
 
@@ -81,13 +73,17 @@ def floors(metrics: Mapping[str, Any]) -> list[Reference]:
     return [] if floor is None else [(floor, "entropy of the labels")]
 
 
-def final_figures(manifests: Mapping[str, Manifest]) -> list[tuple[str, str, str]]:
-    """Model, figure, value: what the trainers reported at their end."""
-    rows = []
-    for model, names in FINALS.items():
-        final = manifests[model].metrics.get("final") or {}
-        rows += [(model, name, shown(final.get(name))) for name in names if name in final]
-    return rows
+def reward_fit(manifests: Mapping[str, Manifest]) -> list[tuple[str, str, str]]:
+    """Name, value on what the reward model was trained on, value on what was held out; empty where unknown."""
+    final = manifests["models/reward"].metrics.get("final") or {}
+    return [(name, shown(final.get(a)), shown(final.get(b))) for name, (a, b) in FIT.items() if a in final]
+
+
+def left_out(manifests: Mapping[str, Manifest]) -> str:
+    """How much each training left out as too long, in a sentence; empty where no trainer said."""
+    finals = {what: manifests[model].metrics.get("final") or {} for model, what in LEFT_OUT.items()}
+    counts = [f"{final['num_too_long']} {what}" for what, final in finals.items() if "num_too_long" in final]
+    return f"Left out of training as too long: {', '.join(counts)}." if counts else ""
 
 
 def number(value: Any) -> float | None:
@@ -99,4 +95,4 @@ def shown(value: Any) -> str:
     known = number(value)
     if known is None:
         return "not measured"
-    return f"{known:.4f}" if isinstance(value, float) else f"{value}"
+    return f"{known:.3f}" if isinstance(value, float) else f"{value}"

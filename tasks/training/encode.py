@@ -40,7 +40,10 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Messa
 
 def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
     """Ids of an assistant's words, EOS last; the name of a special token among them is mere text."""
-    return [*tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"], tokenizer.eos_token_id]
+    return [
+        *tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"],
+        tokenizer.eos_token_id,
+    ]
 
 
 def encode_conversation(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:

@@ -1,5 +1,6 @@
 """A moto server on a free loopback port, and the environment that points at it."""
 
+import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ def s3_endpoint() -> Iterator[str]:
     """The address of an in-memory S3 server that judges conditional writes as AWS does."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request says nothing
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

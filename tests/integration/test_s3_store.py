@@ -216,6 +216,33 @@ def test_read_damage_is_a_named_error(store: Store, ending: str, change: Callabl
         store.read(ref)
 
 
+def test_read_part_exchanged_for_a_sound_one_is_a_named_error(store: Store) -> None:
+    refs = [commit(store, completions([text]), seed) for seed, text in enumerate("ab")]
+    theirs = store.backend.get(key_of_part(store, refs[1]))
+    store.backend.put(key_of_part(store, refs[0]), [theirs])
+    with pytest.raises(Corrupt, match="sha256"):
+        store.read(refs[0])
+
+
+def key_of_part(store: Store, ref: DatasetRef) -> str:
+    return next(key for key in store.backend.keys(f"v1/datasets/{ref.dataset}/data/{ref.version}/"))
+
+
+def test_read_row_count_other_than_the_manifests_is_a_named_error(store: Store) -> None:
+    ref = commit(store, completions(["one", "two"]))
+    manifest = store.manifest(ref.dataset, ref.version)
+    parts = (manifest.parts[0].model_copy(update={"rows": 3}),)
+    store.backend.put(key_of(store, ".json"), [manifest.model_copy(update={"parts": parts}).to_bytes()])
+    with pytest.raises(Corrupt, match="2 rows, the manifest says 3"):
+        store.read(ref)
+
+
+def test_put_if_absent_tells_its_own_bytes_from_others(store: Store) -> None:
+    outcomes = [store.backend.put_if_absent("v1/key", data) for data in (b"mine", b"mine", b"other")]
+    assert outcomes == [True, True, False]
+    assert store.backend.get("v1/key") == b"mine"
+
+
 def test_read_manifest_of_another_version_is_a_named_error(store: Store) -> None:
     first, second = (commit(store, completions([str(seed)]), seed) for seed in (0, 1))
     stolen = store.backend.get(key_of(store, f"{second.version}.json"))

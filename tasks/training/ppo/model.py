@@ -64,7 +64,7 @@ def check_plain_head(policy: PreTrainedModel) -> None:
 
     Raises: ValueError: the architecture does more (soft-capping, scaling).
     """
-    ids = torch.zeros((1, 2), dtype=torch.long, device=policy.device)
+    ids = torch.tensor([[1, 2]], device=policy.device)
     response = torch.tensor([[False, True]], device=policy.device)
     ours = response_logits(policy, ids, response, temperature=1.0)
     theirs = policy(input_ids=ids, use_cache=False).logits[0, :1].float()

@@ -56,7 +56,7 @@ def train_ppo(
             save_checkpoint(checkpoint, run, progress, models.learner, optimizer)
     save_model(models.learner.policy, policy, output, config.precision)
     if rollouts:
-        lines = (json.dumps(rollout, ensure_ascii=False) + "\n" for rollout in progress.rollouts)
+        lines = (json.dumps(rollout, ensure_ascii=False, sort_keys=True) + "\n" for rollout in progress.rollouts)
         rollouts.write_text("".join(lines), encoding="utf-8")
     return {
         "num_prompts": len(encoded),

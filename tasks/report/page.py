@@ -1,0 +1,110 @@
+"""The page: every section's figures put into the template. The same run renders the same bytes."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.report.labels import judged_pairs, label_charts, label_figures
+from tasks.report.ledger import STATUSES, account, anchor, costs, duration, lineage, short
+from tasks.report.material import Material
+from tasks.report.measures import answer, cautions, frontier_chart, measure_tables, measures_chart, policy_name
+from tasks.report.principles import articles
+from tasks.report.samples import held_out_samples, revision_chains
+from tasks.report.svg import legend_mark
+from tasks.report.training import left_out, reward_fit, training_charts
+from tasks.schema import Metric
+from tasks.store.identity import table_to_rows
+
+POLICY_MEANINGS = {
+    "base": "the helpful-only model before any alignment",
+    "sl": "after supervised learning on critiqued and revised completions",
+    "rl": "after reinforcement learning from AI feedback",
+}
+
+
+def render(material: Material) -> str:
+    """A whole HTML document: no network, no script, texts of models escaped."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"short": short, "duration": duration, "policy_name": policy_name, "anchor": anchor}
+    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES}
+    return environment.get_template("page.html.jinja").render(**sections(material))
+
+
+def sections(material: Material) -> dict[str, Any]:
+    """What the template shows, section by section."""
+    tables, manifests, policies = material.tables, material.manifests, material.policies
+    metrics = table_to_rows(tables["metrics"], Metric)
+    pairs = judged_pairs(tables["labels"])
+    cost_rows, total_seconds = costs(manifests)
+    return {
+        "title": material.constitution.title or material.constitution.id,
+        "policies": policies,
+        "meanings": POLICY_MEANINGS,
+        "answer": answer(metrics, policies),
+        "cautions": [*cautions(metrics, policies), *judge_cautions(material)],
+        "measures_chart": measures_chart(metrics, policies),
+        "frontier_chart": frontier_chart(metrics, policies),
+        "measure_tables": measure_tables(metrics, policies),
+        "settings": settings(material),
+        "constitution": material.constitution,
+        "articles": articles(material.constitution, tables["revisions"], tables["labels"]),
+        "label_figures": label_figures(pairs, tables["comparisons"], tables["preferences"]),
+        "label_charts": label_charts(pairs, tables["preferences"]),
+        "training_charts": training_charts(manifests),
+        "fit": reward_fit(manifests),
+        "left_out": left_out(manifests),
+        "red_team": held_out_samples(material, "red_team"),
+        "helpful": held_out_samples(material, "helpful"),
+        "chains": revision_chains(material),
+        "accounts": [account(name, table) for name, table in tables.items()],
+        "versions": lineage(manifests),
+        "costs": cost_rows,
+        "total_seconds": total_seconds,
+        "longest": max(cost.share for cost in cost_rows) or 1.0,
+        "newest": max(manifest.created_at for manifest in manifests.values()),
+    }
+
+
+def evaluator(material: Material) -> str:
+    """Who judged the held-out samples, by the name in its stage's config."""
+    config = material.manifests["judgements"].derivation.config.get("config") or {}
+    return str(config.get("evaluator", "unknown"))
+
+
+def judge_cautions(material: Material) -> list[str]:
+    """Who judged, and whether that is the same model that the policy was trained to please."""
+    if evaluator(material) == "micro_oracle":
+        return ["Judged by the micro world's rule-based oracle, which no training ever sees."]
+    models = [material.manifests[name].derivation.models.get("feedback") for name in ("judgements", "labels")]
+    notes = ["Judged by a feedback model in both orders of presentation, not by people."]
+    if models[0] is not None and models[0] == models[1]:
+        notes.append(
+            "The judge is the model whose labels the reward model was trained on: the policy was optimised to please "
+            "it, so its verdict flatters. Judge with another model before you believe the figures."
+        )
+    return notes
+
+
+def settings(material: Material) -> list[tuple[str, str]]:
+    """What a reader needs to place the figures; each stage's whole config is under lineage."""
+    prompts, run, constitution = material.tables["prompts"], material.run, material.constitution
+    columns = (prompts.column(c).to_pylist() for c in ("split", "kind", "status"))
+    serving = {key: value for key, value in run.serving.identity().items() if value not in ("", "None")}
+    usable = Counter((split, kind) for split, kind, status in zip(*columns, strict=True) if status == "ok")
+    return [
+        ("Seed", f"{run.seed}"),
+        ("Constitution", f"{constitution.id}, {len(constitution.principles)} principles, {short(constitution.hash)}"),
+        ("Evaluator", evaluator(material).replace("_", " ")),
+        ("Serving", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in serving.items())),
+        ("Training prompts", f"{usable['train', 'red_team']} red-team, {usable['train', 'helpful']} helpful"),
+        ("Held-out prompts", f"{usable['held_out', 'red_team']} red-team, {usable['held_out', 'helpful']} helpful"),
+    ]
