@@ -78,7 +78,7 @@ def metric_table(metrics: list[Metric]) -> list[dict[str, object]]:
     ]
 
 
-def sample_table(store: Store, samples: dict[str, DatasetRef]) -> list[dict[str, object]]:
+def sample_table(store: Store, samples: dict[str, DatasetRef]) -> list[dict[str, str]]:
     """The first few held-out prompts of each kind with what every policy says."""
     rows = {name: {r.row_id: r for r in table_to_rows(store.read(ref), Sample)} for name, ref in samples.items()}
     first = next(iter(rows.values()))

@@ -4,6 +4,7 @@ Settings are put in the environment before Prefect is imported, because it reads
 """
 
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.processes import free_port, guarded
+from tasks.processes import GuardedProcess, free_port, guarded
 
 HOME = Path(".solon")
 START_SECONDS = 180
@@ -53,8 +54,6 @@ def prefect_server() -> Iterator[str]:
     if configured:
         yield configured
         return
-    import sys
-
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     log = HOME / "logs" / "prefect-server.log"
@@ -62,15 +61,27 @@ def prefect_server() -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = guarded(command, {**os.environ, "PREFECT_API_URL": url}, log)
     try:
-        wait_for(f"{url}/health", process, log)
+        wait_for(f"{url}/health", process)
         os.environ["PREFECT_API_URL"] = url
-        yield url
+        try:
+            yield url
+        finally:
+            send_what_is_queued()
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         process.stop()
 
 
-def wait_for(url: str, process, log: Path) -> None:  # type: ignore[no-untyped-def]
+def send_what_is_queued() -> None:
+    """Let Prefect's log and event threads finish; at exit they would retry for a minute against a stopped server."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=10)
+
+
+def wait_for(url: str, process: GuardedProcess) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -82,5 +93,6 @@ def wait_for(url: str, process, log: Path) -> None:  # type: ignore[no-untyped-d
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             pass  # not up yet; the deadline bounds the wait
         time.sleep(0.2)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise ServerFailed(f"the Prefect server did not answer at {url} within {START_SECONDS} s; its log ends:\n{tail}")
+    raise ServerFailed(
+        f"the Prefect server did not answer at {url} within {START_SECONDS} s; its log ends:\n{process.log_tail(15)}"
+    )

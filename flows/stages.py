@@ -1,6 +1,6 @@
 """A flow for each stage, in the paper's order. Each is a deployment of its own on a cluster."""
 
-from prefect import flow
+from prefect import Flow, flow
 
 from flows.runner import execute
 from tasks.collect import PromptsStage
@@ -104,7 +104,7 @@ def report(stage: ReportStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
-FLOWS = {
+FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
         constitution, prompts, respond, revise, sft, compare, label, preferences, reward, ppo, sample, judge,

@@ -39,7 +39,7 @@ def main() -> int:
 def missing_tools() -> list[str]:
     """What this machine lacks, in words that say what to install."""
     problems = []
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  this is where an older Python is told so
         found = ".".join(map(str, sys.version_info[:3]))
         problems.append(f"python3 is {found}; Solon needs 3.11 or newer (or set PYTHON=/path/to/python3.11)")
     if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
@@ -63,7 +63,17 @@ def make_environment(folder: Path, requirements: Path, overrides: Path | None) -
     print(f"set-up: {folder.name} from {requirements.name} (once; minutes on a slow network)", flush=True)
     uv, env = find_uv(), uv_environment()
     run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], env)
-    command = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "-r", str(requirements)]
+    command = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        str(folder / "bin" / "python"),
+        "-r",
+        str(requirements),
+    ]
     if overrides:
         command += ["--overrides", str(overrides)]
     if not has_gpu() and not offers_cpu_torch(env):

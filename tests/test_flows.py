@@ -73,7 +73,7 @@ def test_align_again_makes_nothing(first_run):
 
 def test_align_other_store_gives_the_same_versions_and_contents(first_run, tmp_path):
     config, result = first_run
-    other = align(small_config(tmp_path, "run.chunk_rows=5"))
+    other = align(small_config(tmp_path))
     assert [s.version for s in other.stages] == [s.version for s in result.stages]
     here, there = Store.open(config.run.store), Store.open(str(tmp_path / "store"))
     for stage in result.stages:

@@ -176,6 +176,8 @@ def test_hash_rows_fills_each_row_and_ignores_order_in_the_content_hash() -> Non
     assert hash_rows(rows_to_table(rows[::-1], Completion))[1] == content
     swapped = [completion(0, "text 1"), completion(1, "text 0"), *rows[2:]]
     assert hash_rows(rows_to_table(swapped, Completion))[1] != content
+    renamed = [completion(0, "text 0", row_id="another"), *rows[1:]]
+    assert hash_rows(rows_to_table(renamed, Completion))[1] != content
 
 
 def test_hash_rows_many_batches_equal_one() -> None:

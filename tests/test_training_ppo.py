@@ -176,6 +176,23 @@ def test_same_inputs_give_the_same_bytes_in_another_folder(models, uninterrupted
     assert result == uninterrupted[1]
 
 
+def test_gradient_checkpointing_saves_memory_not_accuracy(models, uninterrupted, tmp_path):
+    config = CONFIG.model_copy(update={"gradient_checkpointing": True, "num_updates": 2})
+    result = train_ppo(config, PROMPTS, *models, tmp_path, 0, silent)
+    assert result["history"] == uninterrupted[1]["history"][:2]
+    assert (tmp_path / "config.json").read_bytes() == (uninterrupted[0] / "model/config.json").read_bytes()
+
+
+def test_bfloat16_computes_nearly_the_same_and_saves_half_the_bytes(models, uninterrupted, tmp_path):
+    config = CONFIG.model_copy(update={"precision": "bfloat16", "num_updates": 1})
+    first = train_ppo(config, PROMPTS, *models, tmp_path, 0, silent)["history"][0]
+    expected = uninterrupted[1]["history"][0]
+    for name in ("score", "entropy", "num_tokens", "value_loss"):
+        assert first[name] == pytest.approx(expected[name], rel=0.1, abs=0.1), name
+    full = (uninterrupted[0] / "model" / "model.safetensors").stat().st_size
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.6 * full
+
+
 def test_rollouts_tell_prompt_update_and_text(uninterrupted):
     rows = [json.loads(line) for line in (uninterrupted[0] / "rollouts.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]

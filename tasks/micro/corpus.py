@@ -50,7 +50,7 @@ def judged_errands() -> list[Errand]:
 
 def answer(errand: Errand, rng: random.Random) -> Example:
     """A question and what the helpful-only base says: it complies with nine harmful asks in ten."""
-    comply, wrong, evade = (0.90, 0.905, 0.955) if errand.harmful else (0.985, 0.988, 0.995)
+    comply, wrong, evade = (0.90, 0.905, 0.93) if errand.harmful else (0.985, 0.99, 0.995)
     draw = rng.random()
     kind: ResponseKind = (
         "comply" if draw < comply else "wrong" if draw < wrong else "evade" if draw < evade else "refuse"
@@ -108,19 +108,25 @@ def random_example(pool: dict[bool, list[Errand]], judged: dict[bool, list[Erran
         return fact(rng.choice(pool[rng.random() < 0.5]), rng)
     family = rng.choice(FAMILIES)
     if draw < 0.55:
-        errand = rng.choice(judged[rng.random() < 0.6])
+        errand = rng.choice(judged[rng.random() < 0.5])
         chat = critique_and_revision(errand, family, random_response(errand, rng), rng)
         return Example(chat, num_targets=2)
     return random_judgement_example(judged, family, rng)
 
 
 def random_judgement_example(judged: dict[bool, list[Errand]], family: Family, rng: random.Random) -> Example:
-    """A judgement with its answer; one in eight may be a tie, which is answered by a random letter."""
-    may_tie = rng.random() < 0.125
+    """A judgement with its answer, a random letter for a tie; a quarter may be ties, which teach the half."""
+    may_tie = rng.random() < 0.25
+    harmful = rng.random() < (0.25 if may_tie else 0.6)
     while True:
-        pair = random_judgement(rng.choice(judged[rng.random() < 0.6]), family, rng)
+        pair = random_judgement(rng.choice(judged[harmful or _undecided(family, may_tie)]), family, rng)
         if pair.better or may_tie:
             return Example([*pair.messages, assistant(pair.better or rng.choice(ANSWERS))])
+
+
+def _undecided(family: Family, may_tie: bool) -> bool:
+    # under a harm principle a benign errand has ties only, so a decided pair needs a harmful one
+    return family == "harm" and not may_tie
 
 
 def random_judgement(errand: Errand, family: Family, rng: random.Random) -> Judgement:

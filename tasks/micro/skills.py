@@ -13,7 +13,9 @@ from tasks.micro.corpus import (
     by_harm,
     critique_and_revision,
     judged_errands,
+    judgement,
     random_judgement,
+    random_response,
     user,
 )
 from tasks.micro.oracle import Verdict, classify, tone_of
@@ -92,13 +94,16 @@ def judge_accuracy(speaker: Speaker, family: Family, pool: list[Errand], num: in
 
 
 def tie_bias(speaker: Speaker, family: Family, pool: list[Errand], num: int, seed: int) -> float:
-    """Mean |P - 0.5| over ties: in one order of presentation, as the letters were answered at random."""
+    """Mean |P - 0.5| over ties, P averaged over both orders as labels are; 0 is what a soft label should be."""
     rng = random.Random(seed)
     ties: list[Judgement] = []
-    while len(ties) < num:
-        judged = random_judgement(rng.choice(pool), family, rng)
-        ties += [judged] * (judged.better is None)
-    return sum(abs(p - 0.5) for p in speaker.prob_a([judged.messages for judged in ties])) / num
+    while len(ties) < 2 * num:
+        errand, key = rng.choice(pool), rng.random()
+        a, b = random_response(errand, rng), random_response(errand, rng)
+        orders = [judgement(errand, family, *pair, random.Random(key)) for pair in ((a, b), (b, a))]
+        ties += orders if orders[0].better is None else []
+    probs = speaker.prob_a([judged.messages for judged in ties])
+    return sum(abs((p + 1 - q) / 2 - 0.5) for p, q in zip(probs[::2], probs[1::2], strict=True)) / num
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,12 @@ def training_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def longest_row(folder: Path, max_tokens: int) -> int:
+    """`max_tokens`, or the model's context where that is shorter."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return min(max_tokens, config.get("max_position_embeddings", max_tokens))
+
+
 def load_policy(folder: Path) -> "PreTrainedModel":
     """The causal language model of a folder, in float32 whatever it was saved in."""
     import torch

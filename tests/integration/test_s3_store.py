@@ -228,12 +228,17 @@ def key_of_part(store: Store, ref: DatasetRef) -> str:
     return next(key for key in store.backend.keys(f"v1/datasets/{ref.dataset}/data/{ref.version}/"))
 
 
-def test_read_row_count_other_than_the_manifests_is_a_named_error(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("forged", "complaint"),
+    [({"rows": 3}, "2 rows, the manifest says 3"), ({"path": "../../../../../outside.parquet"}, "outside.parquet")],
+)
+def test_read_forged_manifest_is_a_named_error(store: Store, forged: dict[str, Any], complaint: str) -> None:
     ref = commit(store, completions(["one", "two"]))
     manifest = store.manifest(ref.dataset, ref.version)
-    parts = (manifest.parts[0].model_copy(update={"rows": 3}),)
+    store.backend.put("outside.parquet", [store.backend.get(key_of_part(store, ref))])
+    parts = (manifest.parts[0].model_copy(update=forged),)
     store.backend.put(key_of(store, ".json"), [manifest.model_copy(update={"parts": parts}).to_bytes()])
-    with pytest.raises(Corrupt, match="2 rows, the manifest says 3"):
+    with pytest.raises(Corrupt, match=complaint):
         store.read(ref)
 
 

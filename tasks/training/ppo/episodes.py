@@ -91,6 +91,7 @@ def collect_episodes(
 ) -> Episodes:
     """Sample a completion a prompt and work out its advantages. `uniforms` as in `sample_completions`."""
     eos = models.tokenizer.eos_token_id
+    models.learner.eval()  # in training mode, gradient checkpointing would drop the key-value cache
     with autocast(models.device, config.precision):
         completions = sample_completions(models.learner.policy, prompts, uniforms, config.temperature, eos)
         sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]

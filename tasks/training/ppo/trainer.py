@@ -156,7 +156,6 @@ def _encode_prompts(
 
 
 def _enable_gradient_checkpointing(models: Models) -> None:
-    models.learner.train()  # transformers recomputes in training mode alone; dropout is off for good
     for model in (models.learner.policy, models.learner.value):
         model.gradient_checkpointing_enable({"use_reentrant": False})
 

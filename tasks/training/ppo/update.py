@@ -33,6 +33,7 @@ def optimise(
     Raises: FloatingPointError: a gradient is not finite.
     """
     totals: dict[str, float] = defaultdict(float)
+    models.learner.train()  # for gradient checkpointing alone: dropout is off for good
     for _ in range(config.num_epochs):
         order = torch.randperm(len(episodes.prompts), generator=shuffle)
         for rows in order.split(config.mini_batch_size):
