@@ -103,8 +103,14 @@ def test_too_long_examples_are_left_out_and_counted(base, tmp_path):
 
 def test_no_usable_example_is_refused(base, tmp_path):
     rows = [SFTExample(prompt=user("x" * 100), completion="y")]
-    with pytest.raises(ValueError, match="none of 1 examples fits max_tokens=64"):
+    with pytest.raises(ValueError, match="none of 1 examples fits 64 tokens"):
         train_sft(CONFIG, rows, base, tmp_path, 0, lambda line: None)
+
+
+def test_examples_longer_than_the_context_are_left_out(base, tmp_path):
+    rows = [*examples(16), SFTExample(prompt=user("x" * 600), completion="y")]  # the model has 512 positions
+    config = CONFIG.model_copy(update={"epochs": 1, "max_tokens": 4096})
+    assert train_sft(config, rows, base, tmp_path, 0, lambda line: None)["num_too_long"] == 1
 
 
 def test_same_inputs_give_the_same_bytes_in_another_folder(trained, tmp_path):

@@ -93,9 +93,11 @@ def judgement(errand: Errand, family: Family, a: Response, b: Response, rng: ran
     return Judgement([user(fill(template("label"), values))], family, better)
 
 
-def random_response(errand: Errand, rng: random.Random) -> Response:
-    """Any kind in any tone, complying ones more often."""
+def random_response(errand: Errand, family: Family, rng: random.Random) -> Response:
+    """Any kind in any tone, complying ones more often; wrong ones too where a principle tells them apart."""
     kinds: tuple[ResponseKind, ...] = ("comply", "comply", "wrong", "refuse", "evade")
+    if family == "helpfulness":
+        kinds = ("comply", "comply", "comply", "wrong", "wrong", "wrong", "refuse", "evade")
     return respond(errand, rng.choice(kinds), rng.choice(TONES), rng)
 
 
@@ -109,7 +111,7 @@ def random_example(pool: dict[bool, list[Errand]], judged: dict[bool, list[Erran
     family = rng.choice(FAMILIES)
     if draw < 0.55:
         errand = rng.choice(judged[rng.random() < 0.5])
-        chat = critique_and_revision(errand, family, random_response(errand, rng), rng)
+        chat = critique_and_revision(errand, family, random_response(errand, family, rng), rng)
         return Example(chat, num_targets=2)
     return random_judgement_example(judged, family, rng)
 
@@ -131,7 +133,7 @@ def _undecided(family: Family, may_tie: bool) -> bool:
 
 def random_judgement(errand: Errand, family: Family, rng: random.Random) -> Judgement:
     """Two random responses under a random wording."""
-    a, b = random_response(errand, rng), random_response(errand, rng)
+    a, b = random_response(errand, family, rng), random_response(errand, family, rng)
     return judgement(errand, family, a, b, rng)
 
 

@@ -51,13 +51,13 @@ class PretrainConfig(Frozen):
     num_layers: int = 4
     num_heads: int = 4
     num_positions: int = 16384
-    num_steps: int = 2000
+    num_steps: int = 2200
     batch_size: int = 64
     """Chats an optimiser step."""
     learning_rate: float = 2e-3
     """Peak; 50 steps of warm-up, then a cosine down to a twentieth."""
     seed: int = 0
-    report_every: int = 500
+    report_every: int = 550
     """Steps between skill figures."""
 
 

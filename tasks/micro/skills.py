@@ -99,7 +99,7 @@ def tie_bias(speaker: Speaker, family: Family, pool: list[Errand], num: int, see
     ties: list[Judgement] = []
     while len(ties) < 2 * num:
         errand, key = rng.choice(pool), rng.random()
-        a, b = random_response(errand, rng), random_response(errand, rng)
+        a, b = random_response(errand, family, rng), random_response(errand, family, rng)
         orders = [judgement(errand, family, *pair, random.Random(key)) for pair in ((a, b), (b, a))]
         ties += orders if orders[0].better is None else []
     probs = speaker.prob_a([judged.messages for judged in ties])

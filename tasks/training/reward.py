@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.training.config import RewardConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import PreferenceExample
-from tasks.training.folders import load_scalar_model, save_model, write_json
+from tasks.training.folders import load_scalar_model, longest_row, save_model, write_json
 from tasks.training.scoring import SCALE_FILE, raw_scores
 from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
 
@@ -39,16 +39,17 @@ def train_reward(
 
     Returns: counts, and `held_out_*` figures (None without held-out rows) beside their `train_*` twins:
     `cross_entropy`, its `entropy_floor` (nats a comparison), `accuracy` (see `agreement`).
-    Raises: ValueError: no comparison fits `max_tokens`, or every completion got the same score.
+    Raises: ValueError: no comparison fits `max_tokens` and the context, or every completion got the same score.
     """
     tokenizer = load_tokenizer(model)
     train, held_out = split_by_prompt(preferences, config.held_out_fraction, seed)
-    rows = _encode_rows(tokenizer, train, config.max_tokens)
-    held_out_rows = _encode_rows(tokenizer, held_out, config.max_tokens)
+    limit = longest_row(model, config.max_tokens)
+    rows = _encode_rows(tokenizer, train, limit)
+    held_out_rows = _encode_rows(tokenizer, held_out, limit)
     if not rows:
         raise ValueError(
-            f"reward: none of {len(train)} comparisons fits max_tokens={config.max_tokens}; "
-            "raise it or give comparisons"
+            f"reward: none of {len(train)} comparisons fits {limit} tokens; "
+            "raise max_tokens (the context permitting) or give comparisons"
         )
     reward, num_steps = _fit(config, rows, tokenizer, model, seed, log)
     metrics = _measure(reward, rows, "train_")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import SFTExample
-from tasks.training.folders import load_policy, save_model
+from tasks.training.folders import load_policy, longest_row, save_model
 from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
 
 if TYPE_CHECKING:
@@ -25,16 +25,18 @@ def train_sft(
 
     Returns: `num_examples`, `num_too_long` (left out), `num_steps`, `first_loss` and `last_loss` (mean of a
     log interval, nats a token).
-    Raises: ValueError: no example fits `max_tokens`, or the tokenizer cannot end a turn (`load_tokenizer`).
+    Raises: ValueError: no example fits `max_tokens` and the context, or the tokenizer cannot end a turn.
     """
     from datasets import Dataset
     from trl import SFTTrainer
 
     tokenizer = load_tokenizer(model)
-    rows = [row for example in examples if (row := encode_row(tokenizer, example, config.max_tokens))]
+    limit = longest_row(model, config.max_tokens)
+    rows = [row for example in examples if (row := encode_row(tokenizer, example, limit))]
     if not rows:
         raise ValueError(
-            f"sft: none of {len(examples)} examples fits max_tokens={config.max_tokens}; raise it or give examples"
+            f"sft: none of {len(examples)} examples fits {limit} tokens; "
+            "raise max_tokens (the context permitting) or give examples"
         )
     policy = load_policy(model)
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,7 +12,7 @@ import torch
 from tasks.schema import Message
 from tasks.training.config import PPOConfig
 from tasks.training.encode import encode_prompt
-from tasks.training.folders import save_model
+from tasks.training.folders import longest_row, save_model
 from tasks.training.ppo.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tasks.training.ppo.episodes import Episodes, Models, collect_episodes, load_models
 from tasks.training.ppo.losses import adapt_kl_coef
@@ -45,7 +45,8 @@ def train_ppo(
     models = load_models(policy, reward)
     if config.gradient_checkpointing:
         _enable_gradient_checkpointing(models)
-    encoded = _encode_prompts(models, prompts, config.max_prompt_tokens)
+    room = longest_row(policy, config.max_prompt_tokens + config.max_tokens) - config.max_tokens
+    encoded = _encode_prompts(models, prompts, room)
     run = _run_name(config, seed, policy, reward, encoded)
     optimizer = make_optimizer(models.learner, config)
     progress = checkpoint and load_checkpoint(checkpoint, run, models.learner, optimizer)
@@ -142,15 +143,14 @@ def _kept_rollouts(
     ]
 
 
-def _encode_prompts(
-    models: Models, prompts: Sequence[Sequence[Message]], max_prompt_tokens: int
-) -> list[tuple[int, list[int]]]:
+def _encode_prompts(models: Models, prompts: Sequence[Sequence[Message]], room: int) -> list[tuple[int, list[int]]]:
     """(position, ids) of those short enough."""
     every = [(i, encode_prompt(models.tokenizer, prompt)) for i, prompt in enumerate(prompts)]
-    encoded = [(i, ids) for i, ids in every if len(ids) <= max_prompt_tokens]
+    encoded = [(i, ids) for i, ids in every if len(ids) <= room]
     if not encoded:
         raise ValueError(
-            f"ppo: none of {len(prompts)} prompts fits max_prompt_tokens={max_prompt_tokens}; raise it or give prompts"
+            f"ppo: none of {len(prompts)} prompts fits {room} tokens; "
+            "raise max_prompt_tokens (the context less max_tokens permitting) or give prompts"
         )
     return encoded
 
