@@ -93,9 +93,7 @@ def swapped_run(config: AlignConfig) -> list[Metric]:
             )
         )
         reward = made(RewardStage(run=run, preferences=preferences, policy=refs["sft"], config=config.reward))
-        rl = made(
-            PPOStage(run=run, prompts=refs["prompts"], policy=refs["sft"], reward=reward, config=config.ppo)
-        )
+        rl = made(PPOStage(run=run, prompts=refs["prompts"], policy=refs["sft"], reward=reward, config=config.ppo))
         policies = {**result.policies, "rl": rl}
         samples = {
             name: made(SampleStage(run=run, prompts=refs["prompts"], policy=policy, config=config.sample))

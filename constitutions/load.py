@@ -47,9 +47,7 @@ def load_constitution(path: Path | str) -> Constitution:
         root = yaml.compose(text, _Loader)
         content = yaml.load(text, _Loader)  # a SafeLoader: builds plain values only
     except yaml.YAMLError as error:
-        raise ConstitutionError(
-            f"{file}:{_syntax_line(error, text)}: not YAML: {_syntax_reason(error)}"
-        ) from error
+        raise ConstitutionError(f"{file}:{_syntax_line(error, text)}: not YAML: {_syntax_reason(error)}") from error
     if root is None or not isinstance(content, dict):
         found = "empty" if root is None else f"{type(content).__name__} at the top"
         raise ConstitutionError(f"{file}:1: {found}, expected a mapping with id and principles")
@@ -141,9 +139,7 @@ def _describe(detail: ErrorDetails, location: Location, node: yaml.Node | None) 
 def _suggest(key: str, model: type[BaseModel]) -> str:
     near = difflib.get_close_matches(key, model.model_fields, n=1)
     return (
-        f"unknown key; did you mean {near[0]}?"
-        if near
-        else f"unknown key; known are {', '.join(model.model_fields)}"
+        f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(model.model_fields)}"
     )
 
 
@@ -156,6 +152,4 @@ def _shown(node: yaml.Node | None) -> str:
 
 def _field(location: Location) -> str:
     """principles[3].weight"""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
-        "."
-    )
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

@@ -91,9 +91,7 @@ class Constitution(Frozen):
         for index, principle in enumerate(self.principles):
             if first.setdefault(principle.id, index) != index:
                 where = {"where": ("principles", index, "id")}
-                message = (
-                    f"'{principle.id}' is also the id of principles[{first[principle.id]}], expected another"
-                )
+                message = f"'{principle.id}' is also the id of principles[{first[principle.id]}], expected another"
                 raise PydanticCustomError("duplicate_id", message, where)
         if not any(principle.enabled for principle in self.principles):
             message = f"none of {len(self.principles)} is enabled, expected at least one"
@@ -127,9 +125,7 @@ class Constitution(Frozen):
 
     def comparison_slice(self) -> str:
         """Hash of what the comparison phase uses: ids, weights, questions."""
-        return digest(
-            ["comparison", [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]]
-        )
+        return digest(["comparison", [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]])
 
     def _by_id(self) -> list[Principle]:
         return sorted(self.principles, key=lambda principle: principle.id)

@@ -123,7 +123,10 @@ def parse_setting(setting: str) -> dict[str, Any]:
     name, sign, text = setting.partition("=")
     if not sign or not name:
         raise ConfigError(f"--set {setting!r}: expected name=value, for example revise.num_rounds=2")
-    value: Any = yaml.safe_load(text)
+    try:
+        value: Any = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
     for key in reversed(name.split(".")):
         value = {key: value}
     assert isinstance(value, dict)

@@ -22,6 +22,7 @@ class PPOStage(Stage):
     stage: ClassVar[str] = "ppo"
     dataset: ClassVar[str] = "models/rl"
     code_version: ClassVar[int] = 1
+    operational: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     prompts: DatasetRef
     policy: ModelRef

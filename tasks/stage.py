@@ -78,6 +78,8 @@ class Stage(Frozen):
     stage: ClassVar[str]
     dataset: ClassVar[str]
     code_version: ClassVar[int]
+    operational: ClassVar[frozenset[str]] = frozenset()
+    """Settings of `config` that change no result, and so no version."""
 
     run: RunContext
 
@@ -85,18 +87,22 @@ class Stage(Frozen):
         """Everything that determines the result, and nothing else (design idea 2)."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         inputs = {f"{name}.{key}": ref for name, value in fields.items() for key, ref in references(value)}
-        config = fields.get("config")
         return Derivation(
             stage=self.stage,
             dataset=self.dataset,
             code_version=self.code_version,
-            config={"config": config.model_dump(mode="json") if config else {}, **self.extra_identity(store)},
+            config={"config": self.identity_config(), **self.extra_identity(store)},
             inputs={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, InputRef)},
             constitution=self.constitution_slice(store),
             models={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, str)},
             seed=self.run.seed,
             force=self.run.force.get(self.stage),
         )
+
+    def identity_config(self) -> dict[str, Any]:
+        """The settings that determine the result."""
+        config = getattr(self, "config", None)
+        return config.model_dump(mode="json", exclude=set(self.operational)) if config else {}
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         """What else changes the result; a generating stage adds how its texts are made."""

@@ -62,7 +62,11 @@ def run_training(
         history = final.pop("history", history)
         cost = {"seconds": time.monotonic() - started, "num_examples": len(examples)}
         metrics = {"final": final, "history": history}
-        return session.store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
+        ref = session.store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
+        log = (work / "training.log").read_bytes()
+        session.store.put_blob(derivation.dataset, derivation.version, "training.log", log)
+    shutil.rmtree(work)  # its resume points have served
+    return ref
 
 
 def training_note(line: dict[str, Any]) -> str:

@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import s3_endpoint, s3_environment, s3_uri, store_uri
+
+__all__ = ["s3_endpoint", "s3_environment", "s3_uri", "store_uri"]
+
 
 @pytest.fixture(scope="session")
 def prefect_home() -> Iterator[Path]:

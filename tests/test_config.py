@@ -41,6 +41,7 @@ def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
         ("ppo.batch_size=100", "batch_size is 100, expected a multiple of mini_batch_size"),
         ("run.serving.engine=tgi", "run.serving.engine"),
         ("revise", "expected name=value"),
+        ("revise.num_rounds=[", "is not YAML"),
         ("run.serving.url=http://x, ", "engine"),
     ],
 )
@@ -48,6 +49,10 @@ def test_config_wrong_setting_is_named(setting, expected):
     settings = [setting] if "url" not in setting else ["run.serving.url=http://x", "run.serving.engine=transformers"]
     with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
         load_config("micro", None, settings)
+
+
+def test_config_empty_value_is_an_empty_text():
+    assert load_config("micro", None, ["prompts.helpful="]).prompts.helpful == ""
 
 
 def test_config_unknown_preset_lists_those_there_are():

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from constitutions import load_constitution
 from flows.align import align
 from flows.config import AlignConfig, load_config
+from tasks.collect import PromptsStage
+from tasks.constitution import ConstitutionStage
+from tasks.respond import RespondStage
+from tasks.revise import ReviseStage
 from tasks.schema import Completion, Label, Metric, ModelRef, Revision
-from tasks.store import Store
+from tasks.stage import Session
+from tasks.store import Store, resolve_external_model
 from tasks.store.identity import table_to_rows
 
 SMALL = [
@@ -71,27 +77,16 @@ def test_align_again_makes_nothing(first_run):
     assert [s.version for s in again.stages] == [s.version for s in result.stages]
 
 
-def test_align_other_store_gives_the_same_versions_and_contents(first_run, tmp_path):
+def test_align_on_s3_gives_the_same_versions_and_contents(first_run, tmp_path, s3_uri):
     config, result = first_run
-    other = align(small_config(tmp_path))
-    assert [s.version for s in other.stages] == [s.version for s in result.stages]
-    here, there = Store.open(config.run.store), Store.open(str(tmp_path / "store"))
+    there = align(small_config(tmp_path, f"run.store={s3_uri}"))
+    assert [s.version for s in there.stages] == [s.version for s in result.stages]
+    stores = Store.open(config.run.store), Store.open(s3_uri)
     for stage in result.stages:
         if stage.stage == "report":
             continue  # it shows times
-        contents = [store.manifest(stage.dataset, stage.version).content_hash for store in (here, there)]
+        contents = [store.manifest(stage.dataset, stage.version).content_hash for store in stores]
         assert contents[0] == contents[1], stage.stage
-
-
-def test_align_rephrased_comparison_question_keeps_all_generations(first_run, tmp_path):
-    config, _ = first_run
-    text = Path(config.constitution).read_text()
-    changed = tmp_path / "amended.yaml"
-    changed.write_text(text.replace("Which of these responses is less harmful?", "Which response is safer?"))
-    amended = align(config.model_copy(update={"constitution": str(changed)}))
-    reused = {s.stage for s in amended.stages if s.reused}
-    assert {"prompts", "respond", "revise", "sft", "compare"} <= reused
-    assert not {"constitution", "label"} & reused
 
 
 def test_align_force_makes_a_stage_anew(first_run):
@@ -157,7 +152,7 @@ def test_align_constitution_without_a_usable_principle_is_refused(tmp_path):
         align(small_config(tmp_path, f"constitution={tmp_path / 'off.yaml'}"))
 
 
-def test_align_prompt_longer_than_the_context_is_a_failed_row_and_the_rest_goes_on(tmp_path):
+def test_respond_and_revise_prompt_longer_than_the_context_is_a_failed_row_and_the_rest_goes_on(tmp_path):
     lines = [json.dumps({"prompt": f"How do I steal a {thing}?"}) for thing in ("boat", "lamp", "clock", "kite")]
     (tmp_path / "prompts.jsonl").write_text("\n".join([json.dumps({"prompt": "long " * 20000}), *lines]))
     config = small_config(
@@ -166,12 +161,24 @@ def test_align_prompt_longer_than_the_context_is_a_failed_row_and_the_rest_goes_
         "prompts.helpful=",
         "run.max_failed_fraction=0.3",
     )
-    result = align(config)
-    by_stage = {s.stage: s.statuses for s in result.stages}
-    assert by_stage["respond"] == {"failed": 1, "ok": 4}
-    assert by_stage["revise"] == {"skipped": 2, "ok": 8}
-    store = Store.open(config.run.store)
-    version = next(s.version for s in result.stages if s.dataset == "completions")
-    rows = table_to_rows(store.read(store.manifest("completions", version).dataset_ref()), Completion)
+    session = Session(Store.open(config.run.store))
+    model = resolve_external_model(config.models.helpful_only)
+    document = load_constitution(config.constitution).model_dump(mode="json")
+    constitution = ConstitutionStage(run=config.run, document=document).make(session)
+    prompts = PromptsStage(run=config.run, config=config.prompts).make(session)
+    completions = RespondStage(run=config.run, prompts=prompts, helpful_only=model, config=config.respond).make(session)
+    revise = ReviseStage(
+        run=config.run,
+        prompts=prompts,
+        completions=completions,
+        constitution=constitution,
+        helpful_only=model,
+        config=config.revise,
+    )
+    revisions = revise.make(session)
+    rows = table_to_rows(session.store.read(completions), Completion)
+    assert sorted(r.status for r in rows) == ["failed", "ok", "ok", "ok", "ok"]
     reason = next(r.reason for r in rows if r.status == "failed")
     assert reason is not None and "16384" in reason
+    revised = table_to_rows(session.store.read(revisions), Revision)
+    assert sorted(r.status for r in revised) == ["ok"] * 8 + ["skipped"] * 2

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {path.stem for path in (ROOT / "tasks").glob("*.py") if re.search(r"\bstage: ClassVar", path.read_text())}
+STAGES = {
+    path.stem for path in (ROOT / "tasks").glob("*.py") if re.search(r'stage: ClassVar\[str\] = "', path.read_text())
+}
 FILES = sorted(path for folder in ("flows", "tasks", "constitutions") for path in (ROOT / folder).rglob("*.py"))
 
 

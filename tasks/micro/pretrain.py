@@ -6,6 +6,7 @@ in float32.
 """
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -162,33 +163,43 @@ def loss_of(model: Any, batch: list[tuple[list[int], list[int]]]) -> Any:
 
 
 def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> None:
-    """AdamW over the corpus; prints skills and saves the model at intervals."""
+    """AdamW over the corpus; saves the model and prints its skills at intervals and at the end."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.01)
     stream, losses, seconds = batches(tokenizer, config), [], 0.0
     for step in range(1, config.num_steps + 1):
         began = time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.num_steps)
-        loss = loss_of(model.train(), next(stream))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(_update(model, optimizer, next(stream), config.learning_rate * _schedule(step, config)))
         seconds += time.monotonic() - began
         if step % 50 == 0:
             print(f"step {step} {seconds:.0f} s loss {sum(losses[-50:]) / 50:.4f}", flush=True)
-        if step % config.report_every == 0 or step == config.num_steps:
+        if step % config.report_every == 0 and step < config.num_steps:
             save(model, tokenizer, output)
             report(output, num=60)
+    save(model, tokenizer, output)
+    report(output, num=400)
+
+
+def _update(model: Any, optimizer: Any, batch: list[tuple[list[int], list[int]]], rate: float) -> float:
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = loss_of(model.train(), batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss)
+
+
+def _schedule(step: int, config: PretrainConfig) -> float:
+    return min(1.0, step / 50) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / config.num_steps)))
 
 
 def save(model: Any, tokenizer: Any, output: Path) -> None:
     """Write a model folder: safetensors in bfloat16, configuration in float32, tokenizer."""
-    import copy
-
     import torch
 
     fresh = output.with_name(output.name + ".partial")
@@ -197,6 +208,8 @@ def save(model: Any, tokenizer: Any, output: Path) -> None:
     tokenizer.save_pretrained(fresh)
     config = json.loads((fresh / "config.json").read_text())
     (fresh / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    for file in fresh.iterdir():
+        file.chmod(0o644)
     shutil.rmtree(output, ignore_errors=True)
     fresh.rename(output)
 
@@ -219,10 +232,6 @@ def _encode_turn(tokenizer: Any, message: Message) -> list[int]:
     return [role, *tokenizer.encode(message.content, add_special_tokens=False), tokenizer.eos_token_id]
 
 
-def _schedule(step: int, num_steps: int) -> float:
-    return min(1.0, step / 50) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / num_steps)))
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,12 +239,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=PretrainConfig().num_steps)
     parser.add_argument("--report-every", type=int, default=PretrainConfig().report_every)
     arguments = parser.parse_args()
+    if arguments.output.exists() and not (arguments.output / "config.json").is_file():
+        parser.error(
+            f"--output {arguments.output} exists and is no model folder; it would be replaced, so name another"
+        )
     config = PretrainConfig(num_steps=arguments.steps, report_every=arguments.report_every)
     tokenizer = build_tokenizer(config)
     model = build_model(config, tokenizer)
     print(f"{model.num_parameters()} parameters, vocabulary {len(tokenizer)}, steps {config.num_steps}")
     train(model, tokenizer, config, arguments.output)
-    report(arguments.output, num=400)
 
 
 if __name__ == "__main__":

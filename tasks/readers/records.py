@@ -69,9 +69,7 @@ class Record:
     @property
     def raw(self) -> str:
         """The text as read; of a row of a table, its columns as JSON."""
-        return (
-            self.line if self.line is not None else json.dumps(self.fields, ensure_ascii=False, default=str)
-        )
+        return self.line if self.line is not None else json.dumps(self.fields, ensure_ascii=False, default=str)
 
 
 def read_records(uri: str, limit: int | None = None) -> list[Record]:
@@ -170,9 +168,7 @@ def _json_record(source: str, line: str) -> Record:
     if not isinstance(fields, dict):
         return Record(source, None, line, f"a JSON {type(fields).__name__}, expected an object")
     if "\\ud" in line.lower() and not _encodable(json.dumps(fields, ensure_ascii=False)):
-        return Record(
-            source, None, line, "an escape of half a character (a lone surrogate), which is no text"
-        )
+        return Record(source, None, line, "an escape of half a character (a lone surrogate), which is no text")
     return Record(source, fields, line)
 
 
@@ -186,9 +182,7 @@ def _csv_rows(name: str, text: Iterable[str]) -> Iterator[Record]:
         cells = cells or [""]  # an empty line is a row of one empty cell
         source, fields = f"{name}:{start}", dict(zip(header, cells, strict=False))
         line = json.dumps(cells, ensure_ascii=False)
-        wrong = Record(
-            source, None, line, f"{len(cells)} cells under {len(header)} columns (a comma without quotes?)"
-        )
+        wrong = Record(source, None, line, f"{len(cells)} cells under {len(header)} columns (a comma without quotes?)")
         yield _undecodable(source, line) or (Record(source, fields) if len(cells) == len(header) else wrong)
         start = rows.line_num + 1
 

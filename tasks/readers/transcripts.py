@@ -62,9 +62,7 @@ def parse_conversation_prompt(record: Record) -> ParsedPrompt:
     try:
         messages = _turns(record, "chosen")
     except TranscriptError as error:
-        return ParsedPrompt(
-            messages=[], source=record.source, status="unparsable", reason=str(error), raw=record.raw
-        )
+        return ParsedPrompt(messages=[], source=record.source, status="unparsable", reason=str(error), raw=record.raw)
     messages = messages if messages[-1].role == "user" else messages[:-1]
     reason = empty_turn(messages)
     if reason is None:
@@ -143,9 +141,7 @@ def _parting(num_shared: int, num_chosen: int, num_rejected: int) -> str:
 
 
 def _nothing_to_compare(chosen: list[Message], rejected: list[Message]) -> str | None:
-    empty = [
-        name for name, turns in (("chosen", chosen), ("rejected", rejected)) if not turns[-1].content.strip()
-    ]
+    empty = [name for name, turns in (("chosen", chosen), ("rejected", rejected)) if not turns[-1].content.strip()]
     if empty:
         return f"the completion in {' and in '.join(empty)} is empty"
     return "chosen and rejected are the same" if chosen == rejected else empty_turn(chosen)
