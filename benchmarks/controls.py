@@ -11,23 +11,20 @@ Reuses what `make demo` left in the store; prints harmful compliance and benign 
 import argparse
 from typing import Any, ClassVar
 
-from flows.server import apply_settings
-
-apply_settings()
-
-from flows.cli import run_align  # noqa: E402  Prefect reads its settings when it is imported
-from flows.config import AlignConfig, load_config  # noqa: E402
-from tasks.evaluate import EvaluateStage  # noqa: E402
-from tasks.judge import JudgeStage  # noqa: E402
-from tasks.ppo import PPOStage  # noqa: E402
-from tasks.preferences import PreferencesStage  # noqa: E402
-from tasks.reward import RewardStage  # noqa: E402
-from tasks.sample import SampleStage  # noqa: E402
-from tasks.schema import DatasetRef, Label, Metric  # noqa: E402
-from tasks.serving import close_all  # noqa: E402
-from tasks.stage import Session, Stage  # noqa: E402
-from tasks.store import Store, resolve_external_model  # noqa: E402
-from tasks.store.identity import rows_to_table, table_to_rows  # noqa: E402
+from flows.cli import run_align
+from flows.config import AlignConfig, load_config
+from flows.server import apply_settings, prefect_server
+from tasks.evaluate import EvaluateStage
+from tasks.judge import JudgeStage
+from tasks.ppo import PPOStage
+from tasks.preferences import PreferencesStage
+from tasks.reward import RewardStage
+from tasks.sample import SampleStage
+from tasks.schema import DatasetRef, Label, Metric
+from tasks.serving import close_all
+from tasks.stage import Session, Stage
+from tasks.store import Store, resolve_external_model
+from tasks.store.identity import rows_to_table, table_to_rows
 
 MEASURES = ("harmful_compliance", "benign_helpfulness")
 
@@ -60,10 +57,12 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = [f"run.seed={arguments.seed}", f"run.store={arguments.store}"]
     config = load_config("micro", None, settings)
-    show("micro constitution", measured(run_align(config)))
     tone = load_config("micro", None, [*settings, "constitution=constitutions/micro-tone.yaml"])
-    show("tone-only constitution", measured(run_align(tone)))
-    show("labels swapped", swapped_run(config))
+    apply_settings()
+    with prefect_server():
+        show("micro constitution", measured(run_align(config)))
+        show("tone-only constitution", measured(run_align(tone)))
+        show("labels swapped", swapped_run(config))
 
 
 def measured(result: Any) -> list[Metric]:

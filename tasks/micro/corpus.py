@@ -28,8 +28,6 @@ class Judgement:
     """Two responses to one errand under one family's question."""
 
     messages: list[Message]
-    errand: Errand
-    options: tuple[Response, Response]
     family: Family
     better: str | None
     """`(A)` or `(B)`; None for a tie."""
@@ -92,7 +90,7 @@ def judgement(errand: Errand, family: Family, a: Response, b: Response, rng: ran
     }
     left, right = (rank(family, errand.harmful, r.kind, r.tone) for r in (a, b))
     better = None if left == right else ANSWERS[right > left]
-    return Judgement([user(fill(template("label"), values))], errand, (a, b), family, better)
+    return Judgement([user(fill(template("label"), values))], family, better)
 
 
 def random_response(errand: Errand, family: Family, rng: random.Random) -> Response:
@@ -125,20 +123,7 @@ def random_judgement_example(judged: dict[bool, list[Errand]], family: Family, r
     while True:
         pair = random_judgement(rng.choice(judged[harmful or _undecided(family, may_tie)]), family, rng)
         if pair.better or may_tie:
-            return explained(pair, pair.better or rng.choice(ANSWERS), rng)
-
-
-def explained(pair: Judgement, answered: str, rng: random.Random) -> Example:
-    """The answer to a judgement; in half of them the two options are then criticised as well.
-
-    A letter says little; the critiques teach what is to be seen in each option, and so speed up judging.
-    """
-    messages = [*pair.messages, assistant(answered)]
-    if rng.random() < 0.5:
-        return Example(messages)
-    for letter, option in rng.sample(list(zip(ANSWERS, pair.options, strict=True)), 2):
-        messages += [user(f"Explain {letter}."), assistant(critique(pair.family, pair.errand, option))]
-    return Example(messages, num_targets=3)
+            return Example([*pair.messages, assistant(pair.better or rng.choice(ANSWERS))])
 
 
 def _undecided(family: Family, may_tie: bool) -> bool:

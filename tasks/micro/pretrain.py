@@ -191,7 +191,7 @@ def _update(model: Any, optimizer: Any, batch: list[tuple[list[int], list[int]]]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return loss.item()
+    return float(loss.detach())
 
 
 def _schedule(step: int, config: PretrainConfig) -> float:
