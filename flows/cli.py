@@ -23,7 +23,7 @@ constitution_app = typer.Typer(help="Read and check constitutions.", no_args_is_
 datasets_app = typer.Typer(help="What the store holds.", no_args_is_help=True)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
 
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="micro, small or paper.")]
 FileOption = Annotated[str | None, typer.Option("--config", "-c", help="YAML file over the preset.")]

@@ -1,7 +1,8 @@
 """Pairs of completions by the SL policy, for the feedback model to judge (section 4.1).
 
 *Reads* `prompts`, `models/sl`. *Writes* `comparisons`: for each red-team prompt `num_pairs` pairs, each of two samples.
-An identical pair teaches nothing and is skipped, with its texts kept.
+An identical pair teaches nothing: its second completion is drawn again, and a pair that stays identical is skipped,
+with its texts kept.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ class CompareConfig(Frozen):
 
     num_pairs: int = Field(1, ge=1)
     """Pairs of each red-team prompt (the paper: 1)."""
+    num_draws: int = Field(4, ge=1, le=6)
+    """Draws of the second completion until it differs from the first (the paper: 1)."""
     sampling: Sampling = Sampling()
     """Temperature 1 in the paper."""
 
@@ -53,7 +56,7 @@ class CompareStage(GeneratingStage):
 
         def work(chunk: Sequence[Pair]) -> list[Comparison]:
             with session.open_generator(self.policy, folder, self.run.serving) as generator:
-                return compare(chunk, generator, self.config.sampling, recipe)
+                return compare(chunk, generator, self.config, recipe)
 
         return make_in_chunks(self, session, pairs, comparison_id, work, Comparison)
 
@@ -62,25 +65,36 @@ def comparison_id(pair: Pair) -> str:
     return f"{pair.prompt.prompt_id}/{pair.number}"
 
 
-def compare(pairs: Sequence[Pair], generator: TextGenerator, sampling: Sampling, recipe: Recipe) -> list[Comparison]:
-    """Two completions for each pair, in order, each with a seed of its own."""
-    usable = [pair for pair in pairs if pair.prompt.status == "ok"]
+def compare(pairs: Sequence[Pair], generator: TextGenerator, config: CompareConfig, recipe: Recipe) -> list[Comparison]:
+    """Two completions for each pair, in order, each draw with a seed of its own."""
     keys = {comparison_id(pair): comparison_key(pair, recipe) for pair in pairs}
-    requests = []
-    for pair in usable:
-        key = keys[comparison_id(pair)]
-        requests += [GenerationRequest(pair.prompt.messages, request_seed(k)) for k in (key, key[8:])]
-    texts = iter(generator.generate(requests, sampling))
-    made = {comparison_id(pair): (next(texts), next(texts)) for pair in usable}
-    return [comparison_row(p, keys[comparison_id(p)], made.get(comparison_id(p))) for p in pairs]
+    usable = [pair for pair in pairs if pair.prompt.status == "ok"]
+
+    def drawn(of: Sequence[Pair], number: int) -> dict[str, Generation]:
+        seeds = [request_seed(keys[comparison_id(pair)][8 * number :]) for pair in of]
+        requests = [GenerationRequest(p.prompt.messages, seed) for p, seed in zip(of, seeds, strict=True)]
+        return dict(zip(map(comparison_id, of), generator.generate(requests, config.sampling), strict=True))
+
+    first, second, again = drawn(usable, 0), dict[str, Generation](), usable
+    for number in range(1, config.num_draws + 1):
+        second |= drawn(again, number)
+        again = [p for p in again if same(first[comparison_id(p)], second[comparison_id(p)])]
+    return [
+        comparison_row(p, keys[comparison_id(p)], first.get(comparison_id(p)), second.get(comparison_id(p)))
+        for p in pairs
+    ]
+
+
+def same(a: Generation, b: Generation) -> bool:
+    """Whether the pair is identical and drawing again could help."""
+    return a.text is not None and a.text == b.text
 
 
 def comparison_key(pair: Pair, recipe: Recipe) -> str:
     return recipe.key(comparison_id(pair), [m.model_dump() for m in pair.prompt.messages])
 
 
-def comparison_row(pair: Pair, key: str, made: tuple[Generation, Generation] | None) -> Comparison:
-    a, b = made if made else (None, None)
+def comparison_row(pair: Pair, key: str, a: Generation | None, b: Generation | None) -> Comparison:
     return Comparison(
         row_id=comparison_id(pair),
         reuse_key=key,
