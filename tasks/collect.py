@@ -55,10 +55,10 @@ class PromptsStage(Stage):
     def rows(self) -> list[Prompt]:
         config, rows = self.config, list[Prompt]()
         for kind, uri, limit in self.sources():
-            rows += name_prompts(read_prompts(uri, limit=limit), kind, "train", len(rows))
+            rows += name_prompts(read_prompts(uri, limit=limit), [kind], "train")
         if config.held_out:
             held_out = read_prompts(config.held_out, limit=config.held_out_limit)
-            rows += name_prompts(held_out, "red_team", "held_out", len(rows))
+            rows += name_prompts(held_out, [p.kind or "red_team" for p in held_out], "held_out")
             return separate(rows)
         return hold_out(rows, config.held_out_fraction)
 
@@ -83,13 +83,16 @@ class PromptsStage(Stage):
         return session.store.commit_rows(self.derivation(session.store), table, metrics=metrics, cost={})
 
 
-def name_prompts(parsed: Sequence[ParsedPrompt], kind: Kind, split: Split, first: int) -> list[Prompt]:
-    """Rows with a stable `prompt_id`: the hash of kind and text; a text that comes again gets `-1`, `-2`, ..."""
+def name_prompts(parsed: Sequence[ParsedPrompt], kinds: Sequence[Kind], split: Split) -> list[Prompt]:
+    """Rows with a stable `prompt_id`: the hash of kind and text; a text that comes again gets `-1`, `-2`, ...
+
+    `kinds` has one for all, whatever the file says of itself, or one for each.
+    """
     seen: Counter[str] = Counter()
     rows = []
     for position, prompt in enumerate(parsed):
-        actual: Kind = prompt.kind or kind
-        name = digest([actual, prompt.raw if prompt.status != "ok" else dump(prompt)])[:20]
+        kind = kinds[position % len(kinds)]
+        name = digest([kind, prompt.raw if prompt.status != "ok" else dump(prompt)])[:20]
         prompt_id = f"{name}-{seen[name]}" if seen[name] else name
         seen[name] += 1
         rows.append(
@@ -99,9 +102,9 @@ def name_prompts(parsed: Sequence[ParsedPrompt], kind: Kind, split: Split, first
                 status=prompt.status,
                 reason=prompt.reason,
                 prompt_id=prompt_id,
-                kind=actual,
+                kind=kind,
                 messages=prompt.messages,
-                source=f"{first + position}",
+                source=prompt.source.rpartition(":")[2],  # a file's name must not make another version
                 split=split,
                 group=prompt.group,
                 raw=prompt.raw if prompt.status != "ok" else None,

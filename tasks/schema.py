@@ -72,7 +72,7 @@ class Prompt(Row):
     kind: Kind
     messages: list[Message]
     source: str
-    """File and position it was read from."""
+    """Line or row of its input, from 1."""
     split: Split
     group: str | None = None
     """A label by which evaluation is broken down."""
