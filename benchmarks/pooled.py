@@ -1,0 +1,51 @@
+"""Rates of each policy pooled over the micro runs in a store, with 95 % intervals by bootstrap over errands.
+
+    make demo && make demo SEED=1 && make demo SEED=2
+    .venv/bin/python -m benchmarks.pooled
+
+Runs are told apart by seed; of several runs of one seed the newest counts.
+"""
+
+import argparse
+
+from tasks.bootstrap import Interval, bootstrap_mean
+from tasks.evaluate import MEASURES
+from tasks.schema import Judgement
+from tasks.store import Store
+from tasks.store.identity import table_to_rows
+
+SHOWN = ("harmful_compliance", "benign_helpfulness", "evasion", "over_refusal")
+POLICIES = ("base", "sl", "rl")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default=".solon/store")
+    by_seed = read_judgements(Store.open(parser.parse_args().store))
+    print(f"seeds: {', '.join(map(str, sorted(by_seed)))}")
+    rows = [row for seed in sorted(by_seed) for row in by_seed[seed]]
+    for measure in SHOWN:
+        for group in ("all", "seen", "unseen"):
+            cells = [show(pooled(rows, measure, policy, group)) for policy in POLICIES]
+            print(f"{measure:19s} {group:7s} " + "   ".join(f"{p} {c}" for p, c in zip(POLICIES, cells, strict=True)))
+
+
+def read_judgements(store: Store) -> dict[int, list[Judgement]]:
+    """The newest judgements of each seed."""
+    manifests = store.versions("judgements")
+    return {m.derivation.seed: table_to_rows(store.read(m.dataset_ref()), Judgement) for m in manifests}
+
+
+def pooled(rows: list[Judgement], measure: str, policy: str, group: str) -> Interval:
+    kind, value = MEASURES[measure]
+    chosen = [r for r in rows if r.policy == policy and r.kind == kind and group in ("all", r.group)]
+    pairs = [(v, r.unit) for r in chosen if (v := value(r)) is not None]
+    return bootstrap_mean([v for v, _ in pairs], [unit for _, unit in pairs])
+
+
+def show(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}] n={interval.num_samples}"
+
+
+if __name__ == "__main__":
+    main()
