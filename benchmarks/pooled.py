@@ -3,7 +3,8 @@
     make demo && make demo SEED=1 && make demo SEED=2
     .venv/bin/python -m benchmarks.pooled
 
-Runs are told apart by seed; of several runs of one seed the newest counts.
+Runs are told apart by seed. A store with two runs of a seed, as `benchmarks.controls` leaves it, is refused: which of
+them was meant cannot be told.
 """
 
 import argparse
@@ -31,8 +32,16 @@ def main() -> None:
 
 
 def read_judgements(store: Store) -> dict[int, list[Judgement]]:
-    """The newest judgements of each seed."""
+    """The judgements of each seed.
+
+    Raises: SystemExit: a seed has several, or there are none.
+    """
     manifests = store.versions("judgements")
+    seeds = [m.derivation.seed for m in manifests]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice or not seeds:
+        found = f"several runs of seed {', '.join(map(str, twice))}" if twice else "no run"
+        raise SystemExit(f"pooled: {store.uri} holds {found}, expected one of each seed; give another --store")
     return {m.derivation.seed: table_to_rows(store.read(m.dataset_ref()), Judgement) for m in manifests}
 
 
