@@ -38,6 +38,8 @@ def run() -> int:
     Returns: 0 done, 1 a run failed, 2 the command or a setting is wrong.
     """
     from flows.config import ConfigError
+    from tasks.serving import TransientServingError
+    from tasks.training.launch import TrainingDied
 
     try:
         app()
