@@ -48,10 +48,10 @@ def run() -> int:
     except ConfigError as error:
         print(f"solon: {error}", file=sys.stderr)
         return 2
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # what users can cause: bad input, an unusable store, a model not there
+    except (TrainingDied, TransientServingError) as error:
+        print(f"solon: {error}\nsolon: what was finished is kept; run the same command again", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:  # what users can cause: bad input, an unusable store, no such model
         print(f"solon: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
