@@ -45,13 +45,15 @@ class Derivation(Frozen):
     seed: int
     force: str | None
     """Salt that makes a result anew."""
+    cites: dict[str, str] = Field(default_factory=dict)
+    """For lineage alone: role -> `dataset/version` of what enters the identity only by its content."""
 
     def canonical(self) -> bytes:
         """The identity as canonical JSON.
 
         Raises: TypeError: names the path of a value without a stable form.
         """
-        body = {name: getattr(self, name) for name in type(self).model_fields}
+        body = {name: getattr(self, name) for name in type(self).model_fields if name != "cites"}
         return canonical_json(body | {"inputs": {role: ref.content_hash for role, ref in self.inputs.items()}})
 
     @property
@@ -101,6 +103,12 @@ class Manifest(Frozen):
     libraries: dict[str, str]
     cost: dict[str, float]
     """What making it took: seconds, chunks, tokens."""
+    reuse: str | None = None
+    """Digest of the recipe that all its rows share, where a rerun may take rows from it; None where it may not."""
+    sources: dict[str, int] = Field(default_factory=dict)
+    """Rows that were not made but taken: version they came from (`chunks/<version>` if it never committed) -> rows."""
+    generation: int = 0
+    """How often this version had been removed before it was made again."""
     metrics: dict[str, Any]
     created_at: str
     """For people: UTC by the writer's clock. Nothing is decided by it."""
