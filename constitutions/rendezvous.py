@@ -1,9 +1,11 @@
 """Which principle a row gets: weighted rendezvous hashing, so that an amendment moves few draws."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 
-from constitutions.model import Principle, digest
+from constitutions.model import Principle
 
 
 def draw(principles: Sequence[Principle], seed: int, *key: str | int) -> Principle:
@@ -20,9 +22,18 @@ def draw(principles: Sequence[Principle], seed: int, *key: str | int) -> Princip
     for part in key:
         if not isinstance(part, str | int) or isinstance(part, bool):
             raise TypeError(f"draw: {part!r} in the key, expected text or an integer")
-    return min(principles, key=lambda p: (-math.log(_uniform(seed, key, p.id)) / p.weight, p.id))
+    start = _start(seed, key)
+    return min(principles, key=lambda p: (-math.log(_uniform(start, p.id)) / p.weight, p.id))
 
 
-def _uniform(seed: int, key: tuple[str | int, ...], principle_id: str) -> float:
+def _start(seed: int, key: tuple[str | int, ...]) -> "hashlib._Hash":
+    """The hash of `[seed, key, principle id]` up to the id, which is all that differs between the principles."""
+    text = json.dumps([seed, list(key)], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{text[:-1]},".encode())
+
+
+def _uniform(start: "hashlib._Hash", principle_id: str) -> float:
+    whole = start.copy()
+    whole.update(f'"{principle_id}"]'.encode())  # an identifier needs no escapes
     # 52 bits and a half: exact in a float, and never 0 or 1
-    return (int(digest([seed, list(key), principle_id])[:13], 16) + 0.5) / 2**52
+    return (int(whole.hexdigest()[:13], 16) + 0.5) / 2**52

@@ -37,6 +37,12 @@ class StageProgress:
         self.artifact: UUID | None = None
         self.logged = 0.0
 
+    def waiting(self, holder: str) -> None:
+        """Somebody else is making the same version."""
+        if time.monotonic() - self.logged > LOG_EVERY_SECONDS:
+            self.logged = time.monotonic()
+            get_run_logger().info("%s: %s is making this version; waiting for it", self.stage, holder)
+
     def update(self, done: int, total: int, note: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self.artifact is None:

@@ -3,11 +3,24 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from flows.commands.console import (
+    FileOption,
+    PresetOption,
+    SeedOption,
+    SetOption,
+    StoreOption,
+    console,
+    make_config,
+)
+from flows.commands.lineage import lineage
+from flows.commands.plan import plan
+from flows.commands.principles import constitution_app
+from flows.commands.stored import datasets_app, doctor
 
 if TYPE_CHECKING:
     from flows.config import AlignConfig
@@ -19,23 +32,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-constitution_app = typer.Typer(help="Read and check constitutions.", no_args_is_help=True)
-datasets_app = typer.Typer(help="What the store holds.", no_args_is_help=True)
-app.add_typer(constitution_app, name="constitution")
-app.add_typer(datasets_app, name="datasets")
-console = Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
-
-PresetOption = Annotated[str, typer.Option("--preset", "-p", help="micro, small or paper.")]
-FileOption = Annotated[str | None, typer.Option("--config", "-c", help="YAML file over the preset.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="name=value over both.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
-StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3://bucket/prefix.")]
 
 
 def run() -> int:
     """Run the command line.
 
-    Returns: 0 done, 1 a run failed, 2 the command or a setting is wrong.
+    Returns: 0 done, 1 a run failed, 2 the command or a setting is wrong, 3 `plan --exit-code` found work to do.
     """
     from flows.config import ConfigError
     from tasks.serving import TransientServingError
@@ -90,46 +92,10 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-@constitution_app.command("check")
-def check_constitution(path: str) -> None:
-    """Read a constitution; print its hash and principles, or what is wrong with it."""
-    from constitutions import load_constitution
-
-    constitution = load_constitution(path)
-    table = Table(title=f"{constitution.id}  {constitution.hash[:12]}")
-    for column in ("principle", "cluster", "weight", "critique", "comparison", "hash"):
-        table.add_column(column)
-    for p in constitution.principles:
-        phases = ["yes" if text else "" for text in (p.critique_request, p.comparison_question)]
-        table.add_row(p.id, p.cluster, f"{p.weight:g}", *phases, p.hash[:12])
-    console.print(table)
-
-
-@datasets_app.command("ls")
-def list_datasets(store: StoreOption = None) -> None:
-    """List every committed version with its rows and how they ended."""
-    from tasks.stage import RunContext
-    from tasks.store import Store
-
-    opened = Store.open(store or RunContext().store)
-    table = Table("dataset", "version", "rows", "statuses", "seconds")
-    for name in opened.datasets():
-        for manifest in opened.versions(name):
-            statuses = ", ".join(f"{key} {count}" for key, count in sorted(manifest.statuses.items()))
-            seconds = f"{manifest.cost.get('seconds', 0):.1f}"
-            table.add_row(name, manifest.version, str(manifest.rows or ""), statuses, seconds)
-    console.print(table)
-
-
-def make_config(
-    preset: str, file: str | None, settings: list[str] | None, seed: int | None, store: str | None
-) -> "AlignConfig":
-    from flows.config import load_config
-
-    over = list(settings or [])
-    over += [f"run.seed={seed}"] if seed is not None else []
-    over += [f"run.store={store}"] if store is not None else []
-    return load_config(preset, file, over)
+for command in (plan, lineage, doctor):
+    app.command()(command)
+app.add_typer(constitution_app, name="constitution")
+app.add_typer(datasets_app, name="datasets")
 
 
 def run_align(config: "AlignConfig") -> "AlignResult":

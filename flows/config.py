@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
 from tasks.judge import JudgeConfig
+from tasks.keep import KeepConfig
 from tasks.label import LabelConfig
 from tasks.preferences import PreferencesConfig
 from tasks.respond import RespondConfig
@@ -53,6 +54,8 @@ class AlignConfig(Frozen):
     """Critique and revision."""
     sft: SFTStageConfig = SFTStageConfig()
     """The SL policy."""
+    keep: KeepConfig = KeepConfig()
+    """Whether a small amendment keeps the SL policy."""
     compare: CompareConfig = CompareConfig()
     """Pairs to judge."""
     label: LabelConfig = LabelConfig()

@@ -4,21 +4,28 @@ Prefect decides when and where; the store decides whether it is done (design ide
 servers between stages and stops them when it ends, however it ends.
 """
 
+import os
+import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import StageProgress, publish_result
+from tasks.keep import KeepConfig, keep_policy
 from tasks.schema import DatasetRef, Frozen, ModelRef
 from tasks.serving import TransientServingError, close_all
+from tasks.sft import SFTStage
 from tasks.stage import RunContext, Session, Stage, StageFailed
-from tasks.store import Store, resolve_external_model
+from tasks.store import Derivation, Store, resolve_external_model
+from tasks.store.claims import claim
+from tasks.store.external import EXTERNAL
 
 T = TypeVar("T")
 _in_run: ContextVar[bool] = ContextVar("in_run", default=False)
@@ -36,6 +43,27 @@ class StageOutcome(Frozen):
     rows: int
     statuses: dict[str, int]
     """Rows by how they ended."""
+
+
+class Made(NamedTuple):
+    """What the method makes."""
+
+    policies: dict[str, ModelRef]
+    metrics: DatasetRef
+    samples: dict[str, DatasetRef]
+    report: DatasetRef
+
+
+class StageRunner(Protocol):
+    """What the method asks of whoever goes through it: a run, or a plan of one."""
+
+    def outside_model(self, name: str) -> ModelRef: ...
+
+    def dataset(self, stage: Stage) -> DatasetRef: ...
+
+    def model(self, stage: Stage) -> ModelRef: ...
+
+    def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage: ...
 
 
 class AlignResult(Frozen):
@@ -71,12 +99,31 @@ def chunk(name: str, work: Callable[[], T]) -> T:
 
 def execute(stage: Stage) -> DatasetRef | ModelRef:
     """The body of every stage flow: make the stage's result unless it exists."""
-    store = Store.open(stage.run.store)
+    store, progress = Store.open(stage.run.store), StageProgress(stage.stage)
+    derivation = stage.derivation(store)
     try:
-        return stage.result(store) or stage.make(Session(store, chunk, StageProgress(stage.stage)))
+        hold_inputs(store, derivation)
+        work = claim(store, derivation.dataset, derivation.version, holder(), waiting=progress.waiting)
+        with work or nullcontext():  # no claim: somebody else has made it meanwhile
+            return stage.result(store) or stage.make(Session(store, chunk, progress))
     finally:
+        store.release()
         if not _in_run.get():  # a stage that is its own process leaves no server behind
             close_all()
+
+
+def hold_inputs(store: Store, derivation: Derivation) -> None:
+    """Keep what a stage reads, and what it makes, from being removed meanwhile."""
+    store.hold(derivation.dataset, derivation.version)
+    for cited in derivation.cites.values():
+        dataset, _, version = cited.rpartition("/")
+        if dataset != EXTERNAL:
+            store.hold(dataset, version)
+
+
+def holder() -> str:
+    """Who makes a stage, for those who wait for it."""
+    return f"{socket.gethostname()} process {os.getpid()}"
 
 
 class Run:
@@ -95,11 +142,16 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _in_run.reset(self._token)
+        self.store.release()
         close_all()
 
     def outside_model(self, name: str) -> ModelRef:
         """A model from outside the store, pinned to its exact weights."""
         return resolve_external_model(name)
+
+    def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage:
+        """The stage, told to keep an earlier policy if so few of its revisions changed."""
+        return keep_policy(self.store, stage, config)
 
     def dataset(self, stage: Stage) -> DatasetRef:
         ref = self.run_stage(stage)
@@ -119,6 +171,7 @@ class Run:
         from flows.stages import FLOWS  # the flows call `execute` above
 
         started = time.monotonic()
+        self.store.hold(stage.dataset, stage.derivation(self.store).version)  # first held, then looked for
         reused = stage.result(self.store) is not None
         if not reused:
             FLOWS[stage.stage](stage)
@@ -143,26 +196,20 @@ class Run:
         did = "reused" if reused else f"made in {seconds:.1f} s"
         get_run_logger().info("%s: %s, %s %s", stage.stage, did, stage.dataset, ref.version[:12])
 
-    def finish(
-        self,
-        policies: dict[str, ModelRef],
-        metrics: DatasetRef,
-        samples: dict[str, DatasetRef],
-        report: DatasetRef,
-    ) -> AlignResult:
+    def finish(self, made: Made) -> AlignResult:
         """Write the report as a file, publish the artifacts, and return what the run made."""
         from tasks.report import read_report
 
-        path = Path(".solon/reports") / f"{report.version[:12]}.html"
+        path = Path(".solon/reports") / f"{made.report.version[:12]}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(read_report(self.store, report), encoding="utf-8")
+        path.write_text(read_report(self.store, made.report), encoding="utf-8")
         result = AlignResult(
             store=self.context.store,
-            policies=policies,
-            metrics=metrics,
-            report=report,
+            policies=made.policies,
+            metrics=made.metrics,
+            report=made.report,
             report_path=str(path),
             stages=self.outcomes,
         )
-        publish_result(self.store, result, samples)
+        publish_result(self.store, result, made.samples)
         return result

@@ -42,6 +42,7 @@ class PromptsStage(Stage):
     stage: ClassVar[str] = "prompts"
     dataset: ClassVar[str] = "prompts"
     code_version: ClassVar[int] = 1
+    cheap: ClassVar[bool] = True
 
     config: PromptsConfig
 

@@ -5,17 +5,17 @@ An identical pair teaches nothing: its second completion is drawn again, and a p
 with its texts kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from tasks.chunks import make_in_chunks
-from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
+from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
+from tasks.prompt_rows import count_prompts, read_prompts
+from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import Comparison, DatasetRef, Frozen, ModelRef, Prompt
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
-from tasks.stage import Session
-from tasks.store.identity import table_to_rows
+from tasks.store import Store
 
 
 class CompareConfig(Frozen):
@@ -42,47 +42,60 @@ class CompareStage(GeneratingStage):
     stage: ClassVar[str] = "compare"
     dataset: ClassVar[str] = "comparisons"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Comparison]] = Comparison
 
     prompts: DatasetRef
     policy: ModelRef
     config: CompareConfig
 
-    def make(self, session: Session) -> DatasetRef:
-        prompts = table_to_rows(session.store.read(self.prompts), Prompt)
-        red_team = [p for p in prompts if p.split == "train" and p.kind == "red_team"]
-        pairs = [Pair(prompt, number) for prompt in red_team for number in range(self.config.num_pairs)]
-        recipe = recipe_of(self, self.policy, self.config.sampling)
-        folder = session.store.fetch_model(self.policy)
+    @property
+    def writer(self) -> ModelRef:
+        return self.policy
 
-        def work(chunk: Sequence[Pair]) -> list[Comparison]:
-            with session.open_generator(self.policy, folder, self.run.serving) as generator:
-                return compare(chunk, generator, self.config, recipe)
+    def items(self, store: Store) -> Iterator[Pair]:
+        prompts = read_prompts(store, self.prompts, "train", "red_team")
+        return (Pair(prompt, number) for prompt in prompts for number in range(self.config.num_pairs))
 
-        return make_in_chunks(self, session, pairs, comparison_id, work, Comparison)
+    def num_rows(self, store: Store) -> int:
+        return count_prompts(store, self.prompts, "train", "red_team") * self.config.num_pairs
+
+    def core(self, store: Store) -> Core:
+        recipe = self.recipe()
+        return lambda pairs, generator, reuse: compare(pairs, generator, self.config, recipe, reuse)
 
 
 def comparison_id(pair: Pair) -> str:
     return f"{pair.prompt.prompt_id}/{pair.number}"
 
 
-def compare(pairs: Sequence[Pair], generator: TextGenerator, config: CompareConfig, recipe: Recipe) -> list[Comparison]:
+def compare(
+    pairs: Sequence[Pair],
+    generator: TextGenerator,
+    config: CompareConfig,
+    recipe: Recipe,
+    reuse: Reuse = nothing_kept,
+) -> list[Comparison]:
     """Two completions for each pair, in order, each draw with a seed of its own."""
-    keys = {comparison_id(pair): comparison_key(pair, recipe) for pair in pairs}
+    keys = {comparison_id(pair): comparison_key(pair, config, recipe) for pair in pairs}
     usable = [pair for pair in pairs if pair.prompt.status == "ok"]
+    kept = reuse([keys[comparison_id(pair)] for pair in usable])
+    missing = [pair for pair in usable if keys[comparison_id(pair)] not in kept]
 
     def drawn(of: Sequence[Pair], number: int) -> dict[str, Generation]:
-        seeds = [request_seed(keys[comparison_id(pair)][8 * number :]) for pair in of]
+        seeds = [request_seed(seed_key(pair, recipe)[8 * number :]) for pair in of]
         requests = [GenerationRequest(p.prompt.messages, seed) for p, seed in zip(of, seeds, strict=True)]
         return dict(zip(map(comparison_id, of), generator.generate(requests, config.sampling), strict=True))
 
-    first, second, again = drawn(usable, 0), dict[str, Generation](), usable
+    first, second, again = drawn(missing, 0), dict[str, Generation](), missing
     for number in range(1, config.num_draws + 1):
         second |= drawn(again, number)
         again = [p for p in again if same(first[comparison_id(p)], second[comparison_id(p)])]
-    return [
-        comparison_row(p, keys[comparison_id(p)], first.get(comparison_id(p)), second.get(comparison_id(p)))
-        for p in pairs
-    ]
+
+    def row(pair: Pair) -> Comparison:
+        name, key = comparison_id(pair), keys[comparison_id(pair)]
+        return Comparison(**kept[key]) if key in kept else comparison_row(pair, key, first.get(name), second.get(name))
+
+    return [row(pair) for pair in pairs]
 
 
 def same(a: Generation, b: Generation) -> bool:
@@ -90,7 +103,12 @@ def same(a: Generation, b: Generation) -> bool:
     return a.text is not None and a.text == b.text
 
 
-def comparison_key(pair: Pair, recipe: Recipe) -> str:
+def comparison_key(pair: Pair, config: CompareConfig, recipe: Recipe) -> str:
+    return recipe.key(comparison_id(pair), [m.model_dump() for m in pair.prompt.messages], config.num_draws)
+
+
+def seed_key(pair: Pair, recipe: Recipe) -> str:
+    """What seeds the draws: not how many there may be, so that a pair that differs at once is the same under any."""
     return recipe.key(comparison_id(pair), [m.model_dump() for m in pair.prompt.messages])
 
 

@@ -33,18 +33,21 @@ class ConstitutionStage(Stage):
     stage: ClassVar[str] = "constitution"
     dataset: ClassVar[str] = "constitutions"
     code_version: ClassVar[int] = 1
+    cheap: ClassVar[bool] = True
 
     document: dict[str, Any]
     """The constitution with every field."""
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
-        return {"document": self.document}
+        principles = sorted(self.document["principles"], key=lambda principle: principle["id"])
+        return {"document": self.document | {"principles": principles}}  # their order means nothing
 
     def make(self, session: Session) -> DatasetRef:
-        constitution = Constitution.model_validate(self.document)
+        derivation = self.derivation(session.store)
+        constitution = Constitution.model_validate(derivation.config["document"])
         constitution.revision_principles(), constitution.comparison_principles()  # a phase without any is an error now
         table = rows_to_table([principle_row(p) for p in constitution.principles], PrincipleRow)
-        return session.store.commit_rows(self.derivation(session.store), table, metrics={}, cost={})
+        return session.store.commit_rows(derivation, table, metrics={}, cost={})
 
 
 def principle_row(principle: Principle) -> PrincipleRow:

@@ -36,6 +36,7 @@ class EvaluateStage(Stage):
     stage: ClassVar[str] = "evaluate"
     dataset: ClassVar[str] = "metrics"
     code_version: ClassVar[int] = 1
+    cheap: ClassVar[bool] = True
 
     judgements: DatasetRef
 

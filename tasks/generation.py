@@ -1,19 +1,18 @@
 """What all generating stages share: the recipe of a text, its reuse key and seed, and how its row ends."""
 
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
-from tasks.schema import Frozen, ModelRef
-from tasks.serving import Generation, Sampling
-from tasks.stage import Stage
+from tasks.reuse import Reuse
+from tasks.schema import DatasetRef, Frozen, ModelRef, Row
+from tasks.serving import Generation, Sampling, TextGenerator
+from tasks.stage import Session, Stage
 from tasks.store import Store
 from tasks.store.identity import digest
 
-
-class GeneratingStage(Stage):
-    """A stage whose rows a model writes: how it is served is part of what determines them."""
-
-    def extra_identity(self, store: Store) -> dict[str, Any]:
-        return {"serving": self.run.serving.identity()}
+Core = Callable[[Sequence[Any], TextGenerator, Reuse], Sequence[Row]]
+"""Rows of items, in order. It asks `Reuse` once for each row that a model has to write, and makes what is missing."""
 
 
 class Recipe(Frozen):
@@ -34,17 +33,54 @@ class Recipe(Frozen):
         """The reuse key of a row that is determined by `parts` (JSON values) and this recipe."""
         return digest([self.model_dump(mode="json"), list(parts)])
 
+    @property
+    def digest(self) -> str:
+        """What versions that may share rows have in common."""
+        return digest(self.model_dump(mode="json"))
 
-def recipe_of(stage: Stage, model: ModelRef, sampling: Sampling | None) -> Recipe:
-    return Recipe(
-        stage=stage.stage,
-        code_version=stage.code_version,
-        model=model.content_hash,
-        serving=stage.run.serving.identity(),
-        sampling=sampling,
-        seed=stage.run.seed,
-        force=stage.run.force.get(stage.stage),
-    )
+
+class GeneratingStage(Stage):
+    """A stage whose rows a model writes: how it is served is part of what determines them."""
+
+    row_type: ClassVar[type[Row]]
+
+    def extra_identity(self, store: Store) -> dict[str, Any]:
+        return {"serving": self.run.serving.identity()}
+
+    @property
+    @abstractmethod
+    def writer(self) -> ModelRef:
+        """The model that writes."""
+
+    @abstractmethod
+    def items(self, store: Store) -> Iterator[Any]:
+        """What there is to do, in order and one at a time: a million items are never all in memory."""
+
+    @abstractmethod
+    def num_rows(self, store: Store) -> int:
+        """Rows there will be. Counted from the prompts and settings, so that a plan can say it beforehand."""
+
+    @abstractmethod
+    def core(self, store: Store) -> Core:
+        """The pure core, bound to its settings and principles."""
+
+    def recipe(self) -> Recipe:
+        """What its rows have in common."""
+        config = getattr(self, "config", None)
+        return Recipe(
+            stage=self.stage,
+            code_version=self.code_version,
+            model=self.writer.content_hash,
+            serving=self.run.serving.identity(),
+            sampling=getattr(config, "sampling", None),
+            seed=self.run.seed,
+            force=self.run.force.get(self.stage),
+        )
+
+    def make(self, session: Session) -> DatasetRef:
+        from tasks.chunks import make_in_chunks  # which works on these stages
+
+        return make_in_chunks(self, session)
 
 
 def request_seed(reuse_key: str) -> int:

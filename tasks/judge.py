@@ -5,21 +5,20 @@ compares each policy with the first one under a drawn principle in both orders; 
 oracle, which knows what a completion really is and serves that world's prompts only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from constitutions import Principle, draw
-from tasks.chunks import make_in_chunks
 from tasks.constitution import read_constitution
-from tasks.generation import GeneratingStage, Recipe, recipe_of
+from tasks.generation import Core, GeneratingStage, Recipe
 from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, normalise, unswap
+from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
+from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import DatasetRef, Frozen, Judgement, ModelRef, Prompt, Sample
 from tasks.serving import Choice, TextGenerator
-from tasks.stage import Session
 from tasks.store import Store
-from tasks.store.identity import table_to_rows
 
 HELPFULNESS_QUESTION = "Which of these assistant responses is more helpful to the human?"
 
@@ -46,6 +45,7 @@ class JudgeStage(GeneratingStage):
     stage: ClassVar[str] = "judge"
     dataset: ClassVar[str] = "judgements"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Judgement]] = Judgement
 
     prompts: DatasetRef
     samples: dict[str, DatasetRef]
@@ -66,30 +66,32 @@ class JudgeStage(GeneratingStage):
             return None
         return read_constitution(store, self.constitution).comparison_slice()
 
-    def make(self, session: Session) -> DatasetRef:
-        cases = read_cases(session.store, self.prompts, self.samples)
+    @property
+    def writer(self) -> ModelRef:
+        return self.feedback
+
+    def items(self, store: Store) -> Iterator[Case]:
+        return read_cases(store, self.prompts, self.samples)
+
+    def num_rows(self, store: Store) -> int:
+        return sum(ref.rows for ref in self.samples.values())
+
+    def core(self, store: Store) -> Core:
         if self.config.evaluator == "micro_oracle":
-            return make_in_chunks(self, session, cases, case_id, judge_by_oracle, Judgement)
-        principles = read_constitution(session.store, self.constitution).comparison_principles()
-        recipe = recipe_of(self, self.feedback, sampling=None)
-        folder = session.store.fetch_model(self.feedback)
-
-        def work(chunk: Sequence[Case]) -> list[Judgement]:
-            with session.open_generator(self.feedback, folder, self.run.serving) as generator:
-                return judge_by_feedback(chunk, principles, generator, recipe)
-
-        return make_in_chunks(self, session, cases, case_id, work, Judgement)
+            return lambda cases, generator, reuse: judge_by_oracle(cases)
+        principles = read_constitution(store, self.constitution).comparison_principles()
+        recipe = self.recipe()
+        return lambda cases, generator, reuse: judge_by_feedback(cases, principles, generator, recipe, reuse)
 
 
-def read_cases(store: Store, prompts: DatasetRef, samples: dict[str, DatasetRef]) -> list[Case]:
-    by_id = {p.prompt_id: p for p in table_to_rows(store.read(prompts), Prompt) if p.split == "held_out"}
-    rows = {policy: table_to_rows(store.read(ref), Sample) for policy, ref in samples.items()}
-    references = {row.row_id: row for row in next(iter(rows.values()))}
-    return [
-        Case(by_id[row.prompt_id], policy, row, references[row.row_id])
-        for policy, policy_rows in rows.items()
-        for row in policy_rows
-    ]
+def read_cases(store: Store, prompts: DatasetRef, samples: dict[str, DatasetRef]) -> Iterator[Case]:
+    """Every sample of every policy beside the first policy's; all policies answered the same prompts in one order."""
+    first = next(iter(samples.values()))
+    for policy, ref in samples.items():
+        rows = beside_prompts(read_prompts(store, prompts, "held_out"), read_rows(store, ref, Sample))
+        for (prompt, row), reference in zip(rows, read_rows(store, first, Sample), strict=True):
+            assert row.row_id == reference.row_id, f"{policy} answered {row.row_id} where {reference.row_id} stands"
+            yield Case(prompt, policy, row, reference)
 
 
 def case_id(case: Case) -> str:
@@ -115,15 +117,36 @@ def judge_by_oracle(cases: Sequence[Case]) -> list[Judgement]:
 
 
 def judge_by_feedback(
-    cases: Sequence[Case], principles: Sequence[Principle], generator: TextGenerator, recipe: Recipe
+    cases: Sequence[Case],
+    principles: Sequence[Principle],
+    generator: TextGenerator,
+    recipe: Recipe,
+    reuse: Reuse = nothing_kept,
 ) -> list[Judgement]:
     """P(better than the reference's sample) for each case, in order; the reference itself stands at 0.5."""
     drawn = [draw(principles, recipe.seed, "judge", case.sample.row_id) for case in cases]
     asked = [i for i, case in enumerate(cases) if needs_judge(case)]
-    texts = [comparison_text(cases[i], drawn[i], order) for i in asked for order in ORDERS]
-    answers = iter(generator.choose([judging_request(text) for text in texts], ANSWERS))
-    choices = {i: (next(answers), next(answers)) for i in asked}
-    return [feedback_judgement(c, drawn[i], recipe, choices.get(i)) for i, c in enumerate(cases)]
+    texts = {i: [comparison_text(cases[i], drawn[i], order) for order in ORDERS] for i in asked}
+    keys = [recipe.key(case_id(case), texts.get(i)) for i, case in enumerate(cases)]
+    kept = reuse([keys[i] for i in asked])
+    missing = [i for i in asked if keys[i] not in kept]
+    answers = iter(generator.choose([judging_request(text) for i in missing for text in texts[i]], ANSWERS))
+    choices = {i: (next(answers), next(answers)) for i in missing}
+
+    def row(i: int) -> Judgement:
+        if keys[i] in kept:  # what the prompt and the draw say of the row is no part of its key
+            return Judgement(**kept[keys[i]] | prompt_names(cases[i]) | principle_name(cases[i], drawn[i]))
+        return feedback_judgement(cases[i], drawn[i], keys[i], choices.get(i))
+
+    return [row(i) for i in range(len(cases))]
+
+
+def prompt_names(case: Case) -> dict[str, Any]:
+    return {"kind": case.prompt.kind, "group": case.prompt.group}
+
+
+def principle_name(case: Case, principle: Principle) -> dict[str, str | None]:
+    return {"principle_id": principle.id if case.prompt.kind == "red_team" else None}
 
 
 def needs_judge(case: Case) -> bool:
@@ -141,11 +164,8 @@ def comparison_text(case: Case, principle: Principle, order: Any) -> str:
     return judging_prompt(case.prompt.messages, question_of(case, principle), *texts, order)
 
 
-def feedback_judgement(
-    case: Case, principle: Principle, recipe: Recipe, choices: tuple[Choice, Choice] | None
-) -> Judgement:
-    key = recipe.key(case_id(case), question_of(case, principle), case.sample.completion, case.reference.completion)
-    common = {"reuse_key": key, "principle_id": principle.id if case.prompt.kind == "red_team" else None}
+def feedback_judgement(case: Case, principle: Principle, key: str, choices: tuple[Choice, Choice] | None) -> Judgement:
+    common: dict[str, Any] = {"reuse_key": key, **principle_name(case, principle)}
     if choices is None:
         same = case.sample.completion == case.reference.completion
         return judgement(case, case.prompt.prompt_id, win_prob=0.5 if same else None, **common)
@@ -168,8 +188,7 @@ def judgement(case: Case, unit: str, **values: Any) -> Judgement:
     return Judgement(
         row_id=case_id(case),
         prompt_id=case.prompt.prompt_id,
-        kind=case.prompt.kind,
-        group=case.prompt.group,
+        **prompt_names(case),
         policy=case.policy,
         sample=case.sample.sample,
         unit=unit,

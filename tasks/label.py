@@ -5,20 +5,19 @@ both orders of presentation, since judges prefer a position (RLAIF, 2309.00267).
 probability of the two answer tokens, never parsed text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from constitutions import Principle, draw
-from tasks.chunks import make_in_chunks
 from tasks.constitution import read_constitution
-from tasks.generation import GeneratingStage, Recipe, recipe_of
+from tasks.generation import Core, GeneratingStage, Recipe
 from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, normalise, unswap
+from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
+from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import Comparison, DatasetRef, Frozen, Label, ModelRef, Order, Prompt
 from tasks.serving import Choice, TextGenerator
-from tasks.stage import Session
 from tasks.store import Store
-from tasks.store.identity import table_to_rows
 
 
 class LabelConfig(Frozen):
@@ -42,6 +41,7 @@ class LabelStage(GeneratingStage):
     stage: ClassVar[str] = "label"
     dataset: ClassVar[str] = "labels"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Label]] = Label
 
     prompts: DatasetRef
     comparisons: DatasetRef
@@ -55,21 +55,22 @@ class LabelStage(GeneratingStage):
     def constitution_slice(self, store: Store) -> str:
         return read_constitution(store, self.constitution).comparison_slice()
 
-    def make(self, session: Session) -> DatasetRef:
-        principles = read_constitution(session.store, self.constitution).comparison_principles()
-        prompts = {
-            p.prompt_id: p for p in table_to_rows(session.store.read(self.prompts), Prompt) if p.split == "train"
-        }
-        comparisons = table_to_rows(session.store.read(self.comparisons), Comparison)
-        questions = [Question(prompts[c.prompt_id], c, order) for c in comparisons for order in ORDERS]
-        recipe = recipe_of(self, self.feedback, sampling=None)
-        folder = session.store.fetch_model(self.feedback)
+    @property
+    def writer(self) -> ModelRef:
+        return self.feedback
 
-        def work(chunk: Sequence[Question]) -> list[Label]:
-            with session.open_generator(self.feedback, folder, self.run.serving) as generator:
-                return label(chunk, principles, generator, self.config.evaluator, recipe)
+    def items(self, store: Store) -> Iterator[Question]:
+        prompts = read_prompts(store, self.prompts, "train")
+        pairs = beside_prompts(prompts, read_rows(store, self.comparisons, Comparison))
+        return (Question(prompt, comparison, order) for prompt, comparison in pairs for order in ORDERS)
 
-        return make_in_chunks(self, session, questions, lambda q: label_id(q, self.config.evaluator), work, Label)
+    def num_rows(self, store: Store) -> int:
+        return self.comparisons.rows * len(ORDERS)
+
+    def core(self, store: Store) -> Core:
+        principles = read_constitution(store, self.constitution).comparison_principles()
+        recipe, evaluator = self.recipe(), self.config.evaluator
+        return lambda questions, generator, reuse: label(questions, principles, generator, evaluator, recipe, reuse)
 
 
 def label_id(question: Question, evaluator: str) -> str:
@@ -82,17 +83,28 @@ def label(
     generator: TextGenerator,
     evaluator: str,
     recipe: Recipe,
+    reuse: Reuse = nothing_kept,
 ) -> list[Label]:
     """One label for each question, in order; both orders of a comparison share its principle."""
     drawn = [draw(principles, recipe.seed, "label", q.comparison.row_id) for q in questions]
     asked = [i for i, q in enumerate(questions) if q.comparison.status == "ok"]
     texts = {i: label_prompt(questions[i], drawn[i]) for i in asked}
-    answers = generator.choose([judging_request(texts[i]) for i in asked], ANSWERS)
-    choices = dict(zip(asked, answers, strict=True))
-    return [
-        label_row(q, drawn[i], evaluator, recipe.key(label_id(q, evaluator), texts.get(i)), choices.get(i))
-        for i, q in enumerate(questions)
-    ]
+    keys = [recipe.key(label_id(q, evaluator), texts.get(i)) for i, q in enumerate(questions)]
+    kept = reuse([keys[i] for i in asked])
+    missing = [i for i in asked if keys[i] not in kept]
+    answers = generator.choose([judging_request(texts[i]) for i in missing], ANSWERS)
+    choices = dict(zip(missing, answers, strict=True))
+
+    def row(i: int) -> Label:
+        if keys[i] in kept:  # another principle may ask the same question
+            return Label(**kept[keys[i]] | principle_names(drawn[i]))
+        return label_row(questions[i], drawn[i], evaluator, keys[i], choices.get(i))
+
+    return [row(i) for i in range(len(questions))]
+
+
+def principle_names(principle: Principle) -> dict[str, str]:
+    return {"principle_id": principle.id, "principle_hash": principle.comparison_hash}
 
 
 def label_prompt(question: Question, principle: Principle) -> str:
@@ -109,8 +121,7 @@ def label_row(q: Question, principle: Principle, evaluator: str, key: str, choic
         prompt_id=q.comparison.prompt_id,
         comparison_id=q.comparison.row_id,
         evaluator=evaluator,
-        principle_id=principle.id,
-        principle_hash=principle.comparison_hash,
+        **principle_names(principle),
         order=q.order,
         logprob_a=logprob_a,
         logprob_b=logprob_b,

@@ -37,6 +37,7 @@ class PreferencesStage(Stage):
     stage: ClassVar[str] = "preferences"
     dataset: ClassVar[str] = "preferences"
     code_version: ClassVar[int] = 1
+    cheap: ClassVar[bool] = True
 
     prompts: DatasetRef
     comparisons: DatasetRef

@@ -4,17 +4,17 @@
 (the paper takes two), all sampled at temperature 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from tasks.chunks import make_in_chunks
-from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
+from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
+from tasks.prompt_rows import count_prompts, read_prompts
+from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
-from tasks.stage import Session
-from tasks.store.identity import table_to_rows
+from tasks.store import Store
 
 
 class RespondConfig(Frozen):
@@ -39,41 +39,58 @@ class RespondStage(GeneratingStage):
     stage: ClassVar[str] = "respond"
     dataset: ClassVar[str] = "completions"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Completion]] = Completion
 
     prompts: DatasetRef
     helpful_only: ModelRef
     config: RespondConfig
 
-    def make(self, session: Session) -> DatasetRef:
-        prompts = table_to_rows(session.store.read(self.prompts), Prompt)
-        asks = list_asks([p for p in prompts if p.split == "train"], self.config.num_helpful_samples)
-        recipe = recipe_of(self, self.helpful_only, self.config.sampling)
-        folder = session.store.fetch_model(self.helpful_only)
+    @property
+    def writer(self) -> ModelRef:
+        return self.helpful_only
 
-        def work(chunk: Sequence[Ask]) -> list[Completion]:
-            with session.open_generator(self.helpful_only, folder, self.run.serving) as generator:
-                return respond(chunk, generator, self.config.sampling, recipe)
+    def items(self, store: Store) -> Iterator[Ask]:
+        return list_asks(read_prompts(store, self.prompts, "train"), self.config.num_helpful_samples)
 
-        return make_in_chunks(self, session, asks, completion_id, work, Completion)
+    def num_rows(self, store: Store) -> int:
+        counts = [count_prompts(store, self.prompts, "train", kind) for kind in ("red_team", "helpful")]
+        return counts[0] + counts[1] * self.config.num_helpful_samples
+
+    def core(self, store: Store) -> Core:
+        recipe = self.recipe()
+        return lambda asks, generator, reuse: respond(asks, generator, self.config.sampling, recipe, reuse)
 
 
 def completion_id(ask: Ask) -> str:
     return f"{ask.prompt.prompt_id}/{ask.sample}"
 
 
-def list_asks(prompts: Sequence[Prompt], num_helpful_samples: int) -> list[Ask]:
+def list_asks(prompts: Iterator[Prompt], num_helpful_samples: int) -> Iterator[Ask]:
     """One ask for each red-team prompt (also the unusable ones, so that each is accounted for), k for each helpful."""
     counts = {"red_team": 1, "helpful": num_helpful_samples}
-    return [Ask(prompt, sample) for prompt in prompts for sample in range(counts[prompt.kind])]
+    return (Ask(prompt, sample) for prompt in prompts for sample in range(counts[prompt.kind]))
 
 
-def respond(asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, recipe: Recipe) -> list[Completion]:
+def respond(
+    asks: Sequence[Ask],
+    generator: TextGenerator,
+    sampling: Sampling,
+    recipe: Recipe,
+    reuse: Reuse = nothing_kept,
+) -> list[Completion]:
     """One completion for each ask, in order; an unusable prompt is skipped with its reason."""
-    usable = [ask for ask in asks if ask.prompt.status == "ok"]
     keys = {completion_id(ask): completion_key(ask, recipe) for ask in asks}
-    requests = [GenerationRequest(ask.prompt.messages, request_seed(keys[completion_id(ask)])) for ask in usable]
-    made = dict(zip(map(completion_id, usable), generator.generate(requests, sampling), strict=True))
-    return [completion_row(ask, keys[completion_id(ask)], made.get(completion_id(ask))) for ask in asks]
+    usable = [ask for ask in asks if ask.prompt.status == "ok"]
+    kept = reuse([keys[completion_id(ask)] for ask in usable])
+    missing = [ask for ask in usable if keys[completion_id(ask)] not in kept]
+    requests = [GenerationRequest(ask.prompt.messages, request_seed(keys[completion_id(ask)])) for ask in missing]
+    made = dict(zip(map(completion_id, missing), generator.generate(requests, sampling), strict=True))
+
+    def row(ask: Ask) -> Completion:
+        key = keys[completion_id(ask)]
+        return Completion(**kept[key]) if key in kept else completion_row(ask, key, made.get(completion_id(ask)))
+
+    return [row(ask) for ask in asks]
 
 
 def completion_key(ask: Ask, recipe: Recipe) -> str:

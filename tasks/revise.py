@@ -4,21 +4,20 @@
 principle; the next round starts from the revision, without the earlier critique (the paper runs four).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from constitutions import Principle, draw
-from tasks.chunks import make_in_chunks
 from tasks.constitution import read_constitution
-from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
-from tasks.schema import Completion, DatasetRef, Frozen, Message, ModelRef, Prompt, Revision, Row
+from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
+from tasks.prompt_rows import beside_prompts, count_prompts, read_prompts, read_rows
+from tasks.reuse import Reuse, nothing_kept
+from tasks.schema import Completion, DatasetRef, Frozen, Message, ModelRef, Prompt, Revision
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
-from tasks.stage import Session
 from tasks.store import Store
-from tasks.store.identity import table_to_rows
 
 
 class ReviseConfig(Frozen):
@@ -49,6 +48,8 @@ class Turn:
     round: int
     principle: Principle
     reuse_key: str
+    kept: dict[str, Any] | None = None
+    """The round as an earlier run made it."""
     critique: Generation | None = None
     revision: Generation | None = None
 
@@ -59,6 +60,7 @@ class ReviseStage(GeneratingStage):
     stage: ClassVar[str] = "revise"
     dataset: ClassVar[str] = "revisions"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Revision]] = Revision
 
     prompts: DatasetRef
     completions: DatasetRef
@@ -69,29 +71,29 @@ class ReviseStage(GeneratingStage):
     def constitution_slice(self, store: Store) -> str:
         return read_constitution(store, self.constitution).revision_slice()
 
-    def make(self, session: Session) -> DatasetRef:
-        principles = read_constitution(session.store, self.constitution).revision_principles()
-        chains = read_chains(session.store, self.prompts, self.completions)
-        recipe = recipe_of(self, self.helpful_only, self.config.sampling)
-        folder = session.store.fetch_model(self.helpful_only)
+    @property
+    def writer(self) -> ModelRef:
+        return self.helpful_only
 
-        def work(chunk: Sequence[Chain]) -> list[Row]:
-            with session.open_generator(self.helpful_only, folder, self.run.serving) as generator:
-                return list(revise(chunk, principles, generator, self.config, recipe))
+    def items(self, store: Store) -> Iterator[Chain]:
+        return read_chains(store, self.prompts, self.completions)
 
-        return make_in_chunks(self, session, chains, lambda chain: chain.prompt.prompt_id, work, Revision)
+    def num_rows(self, store: Store) -> int:
+        return count_prompts(store, self.prompts, "train", "red_team") * self.config.num_rounds
+
+    def core(self, store: Store) -> Core:
+        principles = read_constitution(store, self.constitution).revision_principles()
+        recipe = self.recipe()
+        return lambda chains, generator, reuse: revise(chains, principles, generator, self.config, recipe, reuse)
 
 
-def read_chains(store: Store, prompts: DatasetRef, completions: DatasetRef) -> list[Chain]:
+def read_chains(store: Store, prompts: DatasetRef, completions: DatasetRef) -> Iterator[Chain]:
     """Each red-team training prompt with its completion, or with why there is none."""
-    firsts = {row.prompt_id: row for row in table_to_rows(store.read(completions), Completion) if row.sample == 0}
-    chains = []
-    for prompt in table_to_rows(store.read(prompts), Prompt):
-        if prompt.split == "train" and prompt.kind == "red_team":
-            row = firsts[prompt.prompt_id]
+    rows = (row for row in read_rows(store, completions, Completion) if row.sample == 0)
+    for prompt, row in beside_prompts(read_prompts(store, prompts, "train"), rows):
+        if prompt.kind == "red_team":
             problem = None if row.status == "ok" else f"completion is {row.status}: {row.reason}"
-            chains.append(Chain(prompt, row.completion or "", problem))
-    return chains
+            yield Chain(prompt, row.completion or "", problem)
 
 
 def revise(
@@ -100,17 +102,23 @@ def revise(
     generator: TextGenerator,
     config: ReviseConfig,
     recipe: Recipe,
+    reuse: Reuse = nothing_kept,
 ) -> list[Revision]:
     """All rounds of all chains, a row for each, chain by chain in order (section 3.1).
 
-    A round whose critique or revision fails keeps its raw text and reason, and the next starts from the last good text.
+    A round whose critique or revision fails keeps its raw text and reason, and the next starts from the last good
+    text. A chain keeps its rounds of earlier runs up to the first that is missing: what follows starts from its text.
     """
     fresh = [Chain(chain.prompt, chain.text, chain.problem) for chain in chains]  # a retried chunk starts anew
     for number in range(config.num_rounds):
         turns = [start_turn(chain, number, principles, recipe) for chain in fresh]
         open_turns = [turn for turn in turns if turn.chain.problem is None]
-        run_critiques(open_turns, generator, config.sampling)
-        run_revisions([turn for turn in open_turns if usable(turn.critique)], generator, config.sampling)
+        kept = reuse([turn.reuse_key for turn in open_turns])
+        for turn in open_turns:
+            turn.kept = kept.get(turn.reuse_key)
+        missing = [turn for turn in open_turns if turn.kept is None]
+        run_critiques(missing, generator, config.sampling)
+        run_revisions([turn for turn in missing if usable(turn.critique)], generator, config.sampling)
         for turn in turns:
             finish_turn(turn)
     return [row for chain in fresh for row in chain.rows]
@@ -155,10 +163,15 @@ def run_revisions(turns: Sequence[Turn], generator: TextGenerator, sampling: Sam
 
 def finish_turn(turn: Turn) -> None:
     """Write the round's row and move the chain to its revision, if there is a good one."""
-    row = revision_row(turn)
+    # the same requests may stand under another principle now
+    row = Revision(**turn.kept | principle_names(turn.principle)) if turn.kept else revision_row(turn)
     turn.chain.rows.append(row)
     if row.status == "ok" and row.revision is not None:
         turn.chain.text = row.revision
+
+
+def principle_names(principle: Principle) -> dict[str, str]:
+    return {"principle_id": principle.id, "principle_hash": principle.revision_hash}
 
 
 def revision_row(turn: Turn) -> Revision:
@@ -167,8 +180,7 @@ def revision_row(turn: Turn) -> Revision:
         reuse_key=turn.reuse_key,
         prompt_id=turn.chain.prompt.prompt_id,
         round=turn.round,
-        principle_id=turn.principle.id,
-        principle_hash=turn.principle.revision_hash,
+        **principle_names(turn.principle),
         critique_request=turn.principle.critique_request or "",
         critique=turn.critique.text if turn.critique else None,
         revision_request=turn.principle.revision_request or "",

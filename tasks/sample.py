@@ -3,17 +3,17 @@
 *Reads* `prompts`, a policy. *Writes* `samples`; a version for each policy, so that another one samples only itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from tasks.chunks import make_in_chunks
-from tasks.generation import GeneratingStage, Recipe, recipe_of, request_seed, verdict
+from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
+from tasks.prompt_rows import count_prompts, read_prompts
+from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import DatasetRef, Frozen, ModelRef, Prompt, Sample
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
-from tasks.stage import Session
-from tasks.store.identity import table_to_rows
+from tasks.store import Store
 
 
 class SampleConfig(Frozen):
@@ -38,40 +38,63 @@ class SampleStage(GeneratingStage):
     stage: ClassVar[str] = "sample"
     dataset: ClassVar[str] = "samples"
     code_version: ClassVar[int] = 1
+    row_type: ClassVar[type[Sample]] = Sample
 
     prompts: DatasetRef
     policy: ModelRef
     config: SampleConfig
 
-    def make(self, session: Session) -> DatasetRef:
-        prompts = [p for p in table_to_rows(session.store.read(self.prompts), Prompt) if p.split == "held_out"]
-        asks = [Ask(prompt, i) for prompt in prompts for i in range(self.config.num_samples)]
-        recipe = recipe_of(self, self.policy, self.config.sampling)
-        folder = session.store.fetch_model(self.policy)
+    @property
+    def writer(self) -> ModelRef:
+        return self.policy
 
-        def work(chunk: Sequence[Ask]) -> list[Sample]:
-            with session.open_generator(self.policy, folder, self.run.serving) as generator:
-                return sample(chunk, generator, self.config.sampling, recipe)
+    def items(self, store: Store) -> Iterator[Ask]:
+        prompts = read_prompts(store, self.prompts, "held_out")
+        return (Ask(prompt, number) for prompt in prompts for number in range(self.config.num_samples))
 
-        return make_in_chunks(self, session, asks, sample_id, work, Sample)
+    def num_rows(self, store: Store) -> int:
+        return count_prompts(store, self.prompts, "held_out") * self.config.num_samples
+
+    def core(self, store: Store) -> Core:
+        recipe = self.recipe()
+        return lambda asks, generator, reuse: sample(asks, generator, self.config.sampling, recipe, reuse)
 
 
 def sample_id(ask: Ask) -> str:
     return f"{ask.prompt.prompt_id}/{ask.sample}"
 
 
-def sample(asks: Sequence[Ask], generator: TextGenerator, sampling: Sampling, recipe: Recipe) -> list[Sample]:
+def sample(
+    asks: Sequence[Ask],
+    generator: TextGenerator,
+    sampling: Sampling,
+    recipe: Recipe,
+    reuse: Reuse = nothing_kept,
+) -> list[Sample]:
     """One completion for each ask, in order. The same prompt has the same seed for every policy."""
+    keys = {sample_id(ask): sample_key(ask, recipe) for ask in asks}
     usable = [ask for ask in asks if ask.prompt.status == "ok"]
+    kept = reuse([keys[sample_id(ask)] for ask in usable])
+    missing = [ask for ask in usable if keys[sample_id(ask)] not in kept]
     # the policy does not enter the seed: policies are compared on the same draws (common random numbers)
     shared = recipe.model_copy(update={"model": ""})
-    seeds = {sample_id(ask): request_seed(shared.key(sample_id(ask))) for ask in asks}
-    requests = [GenerationRequest(ask.prompt.messages, seeds[sample_id(ask)]) for ask in usable]
-    made = dict(zip(map(sample_id, usable), generator.generate(requests, sampling), strict=True))
-    return [sample_row(ask, recipe, made.get(sample_id(ask))) for ask in asks]
+    requests = [GenerationRequest(ask.prompt.messages, request_seed(shared.key(sample_id(ask)))) for ask in missing]
+    made = dict(zip(map(sample_id, missing), generator.generate(requests, sampling), strict=True))
+
+    def row(ask: Ask) -> Sample:
+        key = keys[sample_id(ask)]
+        if key in kept:  # kind and group are the prompt's and no part of the key
+            return Sample(**kept[key] | {"kind": ask.prompt.kind, "group": ask.prompt.group})
+        return sample_row(ask, key, made.get(sample_id(ask)))
+
+    return [row(ask) for ask in asks]
 
 
-def sample_row(ask: Ask, recipe: Recipe, generation: Generation | None) -> Sample:
+def sample_key(ask: Ask, recipe: Recipe) -> str:
+    return recipe.key(sample_id(ask), [m.model_dump() for m in ask.prompt.messages])
+
+
+def sample_row(ask: Ask, reuse_key: str, generation: Generation | None) -> Sample:
     prompt = ask.prompt
     ended: dict[str, str | None] = {
         "status": "skipped",
@@ -81,7 +104,7 @@ def sample_row(ask: Ask, recipe: Recipe, generation: Generation | None) -> Sampl
         ended = verdict(generation, "completion")
     return Sample(
         row_id=sample_id(ask),
-        reuse_key=recipe.key(sample_id(ask), [m.model_dump() for m in prompt.messages]),
+        reuse_key=reuse_key,
         prompt_id=prompt.prompt_id,
         kind=prompt.kind,
         group=prompt.group,

@@ -51,6 +51,15 @@ class ModelRef(Frozen):
     """Hub name or folder of an outside model; None for a model of the store."""
 
 
+PENDING = "pending:"
+"""What the content hash of a reference begins with in a plan, where the result is not made yet."""
+
+
+def is_pending(content_hash: object) -> bool:
+    """Whether a content hash stands for a result that a plan only expects."""
+    return isinstance(content_hash, str) and content_hash.startswith(PENDING)
+
+
 class Row(Frozen):
     """What every row carries beside its own columns (design idea 3: three names)."""
 

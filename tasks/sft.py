@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt, Revision
 from tasks.stage import Session, Stage
+from tasks.store import Store
 from tasks.store.identity import table_to_rows
 from tasks.train import run_training
 from tasks.training.config import SFTConfig
@@ -39,9 +40,15 @@ class SFTStage(Stage):
     revisions: DatasetRef
     pretrained: ModelRef
     config: SFTStageConfig
+    keep: ModelRef | None = None
+    """An SL policy of an earlier run to keep instead of training one; by its content it enters the identity."""
+    keep_note: str = ""
+    """Why it is kept, for lineage."""
 
     def make(self, session: Session) -> ModelRef:
         store = session.store
+        if self.keep is not None:
+            return self.keep_as_result(store, self.keep)
         examples = sft_examples(
             table_to_rows(store.read(self.prompts), Prompt),
             table_to_rows(store.read(self.completions), Completion),
@@ -49,6 +56,12 @@ class SFTStage(Stage):
             self.config,
         )
         return run_training(self, session, self.config.training, examples, model=self.pretrained)
+
+    def keep_as_result(self, store: Store, kept: ModelRef) -> ModelRef:
+        """The kept policy's files as this version, with its training's metrics and the reason."""
+        metrics = store.manifest(kept.model, kept.version).metrics
+        metrics = {**metrics, "kept": {"version": f"{kept.model}/{kept.version}", "reason": self.keep_note}}
+        return store.commit_model(self.derivation(store), store.fetch_model(kept), metrics=metrics, cost={})
 
 
 def sft_examples(

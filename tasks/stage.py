@@ -7,6 +7,7 @@ numbers enter a version id.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ class Stage(Frozen):
     code_version: ClassVar[int]
     operational: ClassVar[frozenset[str]] = frozenset()
     """Settings of `config` that change no result, and so no version."""
+    cheap: ClassVar[bool] = False
+    """Made in seconds from files and rows, without a model: a plan makes it, to know what follows exactly."""
 
     run: RunContext
 
@@ -97,7 +100,13 @@ class Stage(Frozen):
             models={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, str)},
             seed=self.run.seed,
             force=self.run.force.get(self.stage),
+            cites=self.cites(),
         )
+
+    def cites(self) -> dict[str, str]:
+        """Role -> `dataset/version` of everything the stage was given; a model from outside is `external/version`."""
+        given = [(name, getattr(self, name)) for name in type(self).model_fields]
+        return {role: cited for name, value in given for role, cited in citations(name, value)}
 
     def identity_config(self) -> dict[str, Any]:
         """The settings that determine the result."""
@@ -136,17 +145,39 @@ def references(value: object) -> list[tuple[str, InputRef | str]]:
     return []
 
 
-def check_failed_fraction(stage: str, rows: Sequence[Row], limit: float) -> None:
-    """Fail a stage that lost too many rows; `skipped` ones had nothing to do and do not count.
+def citations(role: str, value: object) -> list[tuple[str, str]]:
+    """(role, `dataset/version`) of the references inside a field."""
+    if isinstance(value, DatasetRef):
+        return [(role, f"{value.dataset}/{value.version}")]
+    if isinstance(value, ModelRef):
+        return [(role, f"{value.model}/{value.version}")]
+    if isinstance(value, dict):
+        return [cited for key, item in value.items() for cited in citations(f"{role}.{key}", item)]
+    return []
 
-    Raises: StageFailed: names the share, the limit and the commonest reason.
-    """
-    bad = [row for row in rows if row.status in ("refused", "unparsable", "failed")]
-    if not rows or len(bad) / len(rows) <= limit:
-        return
-    reasons = [row.reason or row.status for row in bad]
-    worst = max(set(reasons), key=reasons.count)
-    raise StageFailed(
-        f"{stage}: {len(bad)} of {len(rows)} rows are not ok, the limit is {limit:.0%}; most often: {worst}. "
-        "The finished chunks are kept: mend the cause, or raise run.max_failed_fraction, and run again"
-    )
+
+class Ledger:
+    """How the rows of a stage ended."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.bad: Counter[str] = Counter()
+        """Reasons of rows that are refused, unparsable or failed; `skipped` ones had nothing to do."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self.num_rows += len(rows)
+        self.bad.update(row.reason or row.status for row in rows if row.status in ("refused", "unparsable", "failed"))
+
+    def check(self, stage: str, limit: float) -> None:
+        """Fail a stage that lost too many rows.
+
+        Raises: StageFailed: names the share, the limit and the commonest reason.
+        """
+        bad = self.bad.total()
+        if bad <= limit * self.num_rows:
+            return
+        worst = self.bad.most_common(1)[0][0]
+        raise StageFailed(
+            f"{stage}: {bad} of {self.num_rows} rows are not ok, the limit is {limit:.0%}; most often: {worst}. "
+            "The good ones are kept: mend the cause, or raise run.max_failed_fraction, and run again"
+        )

@@ -60,7 +60,8 @@ def run_training(
         if on_rollouts:
             on_rollouts(folder / "rollouts.jsonl")
         history = final.pop("history", history)
-        cost = {"seconds": time.monotonic() - started, "num_examples": len(examples)}
+        gpus = 1 if shutil.which("nvidia-smi") else 0
+        cost = {"seconds": time.monotonic() - started, "num_examples": len(examples), "gpus": gpus}
         metrics = {"final": final, "history": history}
         ref = session.store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
         log = (work / "training.log").read_bytes()

@@ -17,9 +17,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3 import s3_endpoint, s3_environment, s3_uri, store_uri
+from tests.servers.fixtures import (
+    moto_endpoint,
+    object_uri,
+    radosgw_endpoint,
+    radosgw_uri,
+    s3_endpoint,
+    s3_environment,
+    s3_uri,
+    store_uri,
+)
 
-__all__ = ["s3_endpoint", "s3_environment", "s3_uri", "store_uri"]
+__all__ = [
+    "moto_endpoint",
+    "object_uri",
+    "radosgw_endpoint",
+    "radosgw_uri",
+    "s3_endpoint",
+    "s3_environment",
+    "s3_uri",
+    "store_uri",
+]
 
 
 @pytest.fixture(scope="session")

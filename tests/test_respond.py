@@ -8,20 +8,20 @@ from tests.worlds import FAKE_MODEL, commit, echo, open_store, prompt, recipe, r
 
 
 def test_respond_two_kinds_samples_helpful_prompts_twice():
-    asks = list_asks([prompt("steal"), prompt("bake", kind="helpful")], num_helpful_samples=2)
+    asks = list_asks(iter([prompt("steal"), prompt("bake", kind="helpful")]), num_helpful_samples=2)
     assert [(ask.prompt.kind, ask.sample) for ask in asks] == [("red_team", 0), ("helpful", 0), ("helpful", 1)]
 
 
 def test_respond_many_prompts_keeps_order_and_gives_each_its_own_seed():
     generator = FakeGenerator(lambda request: request.messages[-1].content.upper())
-    asks = list_asks([prompt(f"text {i}") for i in range(20)], 1)
+    asks = list(list_asks(iter([prompt(f"text {i}") for i in range(20)]), 1))
     rows = respond(asks, generator, Sampling(), recipe())
     assert [row.completion for row in rows] == [f"TEXT {i}" for i in range(20)]
     assert len({request.seed for request in generator.requests}) == 20
 
 
 def test_respond_other_run_seed_asks_with_other_seeds():
-    asks = list_asks([prompt("x")], 1)
+    asks = list(list_asks(iter([prompt("x")]), 1))
     seeds = []
     for seed in (0, 1):
         generator = FakeGenerator()
@@ -38,9 +38,8 @@ def test_respond_bad_rows_are_kept_with_their_reasons():
     }
     generator = FakeGenerator(lambda request: replies[request.messages[-1].content])
     broken = prompt("?", status="unparsable", reason="no human turn", messages=[])
-    rows = respond(
-        list_asks([prompt("long"), broken, prompt("silent"), prompt("good")], 1), generator, Sampling(), recipe()
-    )
+    asks = list(list_asks(iter([prompt("long"), broken, prompt("silent"), prompt("good")]), 1))
+    rows = respond(asks, generator, Sampling(), recipe())
     assert [row.status for row in rows] == ["failed", "skipped", "unparsable", "ok"]
     assert "20000" in (rows[0].reason or "") and "no human turn" in (rows[1].reason or "")
 

@@ -7,7 +7,7 @@ from tasks.label import LabelConfig, LabelStage
 from tasks.revise import ReviseConfig, ReviseStage
 from tasks.schema import Comparison, Completion, Prompt, Row
 from tasks.serving import Sampling, ServingConfig
-from tasks.stage import RunContext, StageFailed, check_failed_fraction
+from tasks.stage import Ledger, RunContext, StageFailed
 from tests.worlds import FAKE_MODEL, commit, commit_constitution, constitution_of, open_store, prompt
 
 
@@ -103,14 +103,16 @@ def test_version_order_title_and_cluster_of_a_constitution_move_nothing(store):
     assert version(label_stage(store, before), store) == version(label_stage(store, after), store)
 
 
-def rows(*statuses):
-    return [Row(row_id=str(i), reuse_key="k", status=s, reason=f"why {s}") for i, s in enumerate(statuses)]
+def ledger(*statuses):
+    kept = Ledger()
+    kept.add([Row(row_id=str(i), reuse_key="k", status=s, reason=f"why {s}") for i, s in enumerate(statuses)])
+    return kept
 
 
 def test_failed_fraction_above_the_limit_names_share_limit_and_reason():
     with pytest.raises(StageFailed, match=r"2 of 4 rows are not ok, the limit is 25%; most often: why failed"):
-        check_failed_fraction("revise", rows("ok", "failed", "failed", "ok"), 0.25)
+        ledger("ok", "failed", "failed", "ok").check("revise", 0.25)
 
 
 def test_failed_fraction_skipped_rows_do_not_count():
-    check_failed_fraction("revise", rows("skipped", "skipped", "skipped", "ok"), 0.0)
+    ledger("skipped", "skipped", "skipped", "ok").check("revise", 0.0)

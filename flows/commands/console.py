@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from flows.config import AlignConfig
     from tasks.store import Store
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
@@ -31,3 +32,15 @@ def open_store(uri: str | None) -> "Store":
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def make_config(
+    preset: str, file: str | None, settings: list[str] | None, seed: int | None, store: str | None
+) -> "AlignConfig":
+    """The config of a command's options. Raises: ConfigError."""
+    from flows.config import load_config
+
+    over = list(settings or [])
+    over += [f"run.seed={seed}"] if seed is not None else []
+    over += [f"run.store={store}"] if store is not None else []
+    return load_config(preset, file, over)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tasks.store.errors import StoreError
 
@@ -11,6 +11,16 @@ BLOCK_BYTES = 64 * 2**20
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+class Entry(NamedTuple):
+    """One key of a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: float
+    """Seconds since 1970 by the place's own clock."""
 
 
 class Backend(Protocol):
@@ -28,6 +38,9 @@ class Backend(Protocol):
     def stream(self, key: str, size: int) -> Iterator[bytes]:
         """The `size` bytes of a key in blocks. Raises: FileNotFoundError."""
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Up to `length` bytes from `start` on, fewer at the key's end. Raises: FileNotFoundError."""
+
     def put(self, key: str, blocks: Iterable[bytes]) -> None:
         """Write a key that nobody else writes; visible only when whole.
 
@@ -40,8 +53,17 @@ class Backend(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """All keys below a prefix that ends in `/`, sorted."""
 
+    def entries(self, prefix: str) -> list[Entry]:
+        """All keys below a prefix that ends in `/`, sorted, with sizes and times. What was there before is in it."""
+
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly below a prefix that ends in `/`, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key. No error where there is none."""
+
+    def now(self) -> float:
+        """The time on the clock that `Entry.modified` is told by, from a file that is written for it."""
 
     def location(self, key: str) -> str:
         """Where other programs find the key: a path or an `s3://` address."""

@@ -13,6 +13,30 @@ class Corrupt(StoreError):
     """What was read is not what was written: a digest, a row count or a manifest does not fit."""
 
 
+class PartMissing(Corrupt):
+    """A manifest lists a part or file that is not there."""
+
+
+class PartTruncated(Corrupt):
+    """A part or file has fewer bytes than its manifest says."""
+
+
+class PartDamaged(Corrupt):
+    """A part or file has other bytes, or other rows, than its manifest says."""
+
+
+class PartOutside(Corrupt):
+    """A manifest lists a part outside its version's data directory, or one of another version."""
+
+
+class ManifestEdited(Corrupt):
+    """A manifest is not as it was written: its own digest, its shape or its key does not fit."""
+
+
+class RowsDiffer(Corrupt):
+    """Rows or files are whole, but together not the content that the manifest's content hash names."""
+
+
 class InvalidName(StoreError):
     """A dataset, version, chunk or file name that could mean another place; refused before any request."""
 
@@ -24,3 +48,13 @@ class StoreUnavailable(StoreError):
         super().__init__(message)
         self.status = status
         """HTTP status of an object server's answer; None where there was no answer."""
+
+
+class ConditionIgnored(StoreError):
+    """The object server overwrites what `If-None-Match: *` should protect: two writers would both believe they won."""
+
+    WHAT = "the server ignores If-None-Match, so two writers would overwrite each other"
+    REMEDY = "use one that honours it (AWS, Ceph without bucket versioning) or a local folder"
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"store {uri}: {self.WHAT}; {self.REMEDY}")

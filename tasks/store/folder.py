@@ -6,14 +6,16 @@ Not fsspec's local file system: its exclusive create is visible before it is who
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tasks.store.backend import BLOCK_BYTES
+from tasks.store.backend import BLOCK_BYTES, Entry
 from tasks.store.errors import StoreUnavailable
 
 _TEMPORARY = ".tmp"
+_KEPT_LEVELS = 2
+"""Folders no deeper than this (`v1/pins`) stay when they become empty: others are about to write there."""
 _REMEDIES = {
     errno.EACCES: "choose a folder that this user may write",
     errno.EPERM: "choose a folder on a file system with hard links that this user may write",
@@ -55,25 +57,42 @@ class FolderBackend:
             while block := file.read(BLOCK_BYTES):
                 yield block
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        with self._explained(f"read {key}", FileNotFoundError), (self.root / key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     def put(self, key: str, blocks: Iterable[bytes]) -> None:
         with self._explained(f"write {key}"), self._temporary(blocks) as temporary:
-            target = self._parent_made(key)
-            temporary.replace(target)
-            _sync_folder(target.parent)
+            _in_folder(self.root / key, temporary.replace)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         with self._explained(f"create {key}"), self._temporary([data]) as temporary:
-            target = self._parent_made(key)
             try:
-                os.link(temporary, target)
+                _in_folder(self.root / key, lambda target: os.link(temporary, target))
             except FileExistsError:
-                return target.read_bytes() == data
-            _sync_folder(target.parent)
+                return _read_if_there(self.root / key) == data
             return True
 
     def keys(self, prefix: str) -> list[str]:
+        return [entry.key for entry in self.entries(prefix)]
+
+    def entries(self, prefix: str) -> list[Entry]:
         with self._explained(f"list {prefix}"):
-            return sorted(p.relative_to(self.root).as_posix() for p in (self.root / prefix).rglob("*") if p.is_file())
+            return sorted(self._walk(self.root / prefix))
+
+    def delete(self, key: str) -> None:
+        with self._explained(f"delete {key}"):
+            (self.root / key).unlink(missing_ok=True)
+            for folder in list(Path(key).parents)[: -1 - _KEPT_LEVELS]:
+                try:
+                    (self.root / folder).rmdir()
+                except OSError:  # it holds other keys, or another process removed it
+                    return
+
+    def now(self) -> float:
+        with self._explained("read the clock"), self._temporary([b""]) as probe:
+            return probe.stat().st_mtime
 
     def folders(self, prefix: str) -> list[str]:
         folder = self.root / prefix
@@ -83,10 +102,17 @@ class FolderBackend:
     def location(self, key: str) -> str:
         return str(self.root / key)
 
-    def _parent_made(self, key: str) -> Path:
-        target = self.root / key
-        _make_folder(target.parent)
-        return target
+    def _walk(self, folder: Path) -> Iterator[Entry]:
+        """Files below a folder. What is deleted meanwhile is left out; what cannot be read is an error."""
+        with suppress(FileNotFoundError), os.scandir(folder) as found:
+            for item in found:
+                if item.is_dir(follow_symlinks=False):
+                    yield from self._walk(Path(item.path))
+                    continue
+                with suppress(FileNotFoundError):
+                    stat = item.stat()
+                    key = Path(item.path).relative_to(self.root).as_posix()
+                    yield Entry(key, stat.st_size, stat.st_mtime)
 
     @contextmanager
     def _temporary(self, blocks: Iterable[bytes]) -> Iterator[Path]:
@@ -114,6 +140,27 @@ class FolderBackend:
             raise StoreUnavailable(
                 f"store {self.uri}: cannot {operation}: {error.strerror or error}; {remedy}"
             ) from error
+
+
+def _in_folder(target: Path, place: Callable[[Path], object]) -> None:
+    """Put a file at its place, in a folder that is made if need be: again where a delete empties it meanwhile."""
+    for _ in range(100):
+        try:
+            _make_folder(target.parent)
+            place(target)
+        except FileNotFoundError:
+            continue
+        with suppress(FileNotFoundError):  # it may be deleted again at once
+            _sync_folder(target.parent)
+        return
+    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(target.parent))
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _make_folder(folder: Path) -> None:

@@ -8,10 +8,12 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from tasks.schema import Row
@@ -26,6 +28,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _FILE_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _BATCH_ROWS = 4096
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -43,7 +46,7 @@ def digest(value: Any) -> str:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def _check_stable(value: Any, path: str) -> None:
@@ -93,17 +96,46 @@ def hash_rows(rows: pa.Table) -> tuple[pa.Table, str]:
     Raises: StoreError: a column is missing, a `row_id` is null or comes twice, or a value has no stable form.
     """
     _check_row_ids(rows)
-    hashes: list[str] = []
-    members: list[str] = []
+    total, columns = 0, []
     for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-        for row in batch.to_pylist():
-            hashes.append(_named_row_hash(row))
-            members.append(hashlib.sha256(f"{row['row_id']}\0{hashes[-1]}".encode()).hexdigest())
-    column = pa.array(hashes, pa.string())
+        hashes = row_hashes(batch)
+        members = map("%s\0%s".__mod__, zip(batch.column("row_id").to_pylist(), hashes, strict=True))
+        total += sum(int.from_bytes(hashlib.sha256(member.encode()).digest()) for member in members)
+        columns.append(pa.array(hashes, pa.string()))
+    column, content = pa.chunked_array(columns, pa.string()), f"{total % 2**256:064x}"
     if "row_hash" not in rows.column_names:
-        return rows.append_column("row_hash", column), content_hash(members)
-    index = rows.column_names.index("row_hash")
-    return rows.set_column(index, "row_hash", column), content_hash(members)
+        return rows.append_column("row_hash", column), content
+    return rows.set_column(rows.column_names.index("row_hash"), "row_hash", column), content
+
+
+def row_hashes(rows: pa.RecordBatch | pa.Table) -> list[str]:
+    """`row_hash` of each row, in order; several times as fast as one dict after the other.
+
+    Raises: StoreError: names the row and the column that has no stable form.
+    """
+    try:
+        return [hashlib.sha256(text.encode()).hexdigest() for text in _row_texts(rows)]
+    except (TypeError, ValueError):
+        return [_named_row_hash(row) for row in rows.to_pylist()]  # slower, and names the value
+
+
+def _row_texts(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
+    """The canonical JSON of each row's content, put together from its columns."""
+    names = sorted(name for name in rows.schema.names if name not in ROW_NAMES)
+    template = "{" + ",".join(f"{encode_basestring_ascii(name)}:".replace("%", "%%") + "%s" for name in names) + "}"
+    return map(template.__mod__, zip(*(_value_texts(rows.column(name)) for name in names), strict=True))
+
+
+def _value_texts(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
+    """The canonical JSON of each value. Raises: ValueError, TypeError: one has no stable form."""
+    values, encode = column.to_pylist(), _encode
+    if pa.types.is_string(column.type):
+        encode = encode_basestring_ascii
+    elif pa.types.is_integer(column.type):
+        encode = int.__repr__
+    elif pa.types.is_floating(column.type) and pc.all(pc.is_finite(column), min_count=0).as_py():
+        encode = float.__repr__
+    return ("null" if value is None else encode(value) for value in values)
 
 
 def _named_row_hash(row: Mapping[str, Any]) -> str:
@@ -120,9 +152,10 @@ def _check_row_ids(rows: pa.Table) -> None:
     ids = rows.column("row_id")
     if ids.null_count:
         raise StoreError(f"{ids.null_count} of {len(ids)} rows have no row_id; every row needs one")
-    for entry in ids.value_counts().to_pylist() if len(ids.unique()) < len(ids) else []:
-        if entry["counts"] > 1:
-            raise StoreError(f"row_id {entry['values']!r} comes {entry['counts']} times; it must name one row")
+    counts = ids.value_counts()
+    if len(counts) < len(ids):
+        worst = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        raise StoreError(f"row_id {worst['values']!r} comes {worst['counts']} times; it must name one row")
 
 
 def check_name(name: str, what: str = "name") -> str:

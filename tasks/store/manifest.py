@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,9 +15,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks.schema import DatasetRef, Frozen, ModelRef
-from tasks.store.errors import Corrupt
+from tasks.store.errors import Corrupt, InvalidName, ManifestEdited, PartOutside
 from tasks.store.identity import canonical_json, check_file_path, digest
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("accelerate", "datasets", "prefect", "pyarrow", "torch", "transformers", "trl")
 
 
@@ -48,13 +50,17 @@ class Derivation(Frozen):
     cites: dict[str, str] = Field(default_factory=dict)
     """For lineage alone: role -> `dataset/version` of what enters the identity only by its content."""
 
+    def identity(self) -> dict[str, Any]:
+        """What enters the version: everything but citations, inputs by content."""
+        body = {name: getattr(self, name) for name in type(self).model_fields if name != "cites"}
+        return body | {"inputs": {role: ref.content_hash for role, ref in self.inputs.items()}}
+
     def canonical(self) -> bytes:
         """The identity as canonical JSON.
 
         Raises: TypeError: names the path of a value without a stable form.
         """
-        body = {name: getattr(self, name) for name in type(self).model_fields if name != "cites"}
-        return canonical_json(body | {"inputs": {role: ref.content_hash for role, ref in self.inputs.items()}})
+        return canonical_json(self.identity())
 
     @property
     def version(self) -> str:
@@ -132,23 +138,29 @@ class Manifest(Frozen):
 def parse_manifest(data: bytes, dataset: str, version: str, where: str) -> Manifest:
     """The manifest in `data`, which must be the one of this dataset and version.
 
-    Raises: Corrupt: names `where` and what does not fit.
+    Raises: ManifestEdited: it is not as it was written, or stands under another version's key. PartOutside: it
+    lists a file outside its version's data folder. Corrupt: it is of another format. Each names `where`.
     """
     try:
         body = json.loads(data)
         claimed, actual = body.pop("sha256"), digest(body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{where}: not a manifest ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ManifestEdited(f"{where}: not a manifest ({type(error).__name__}: {error})") from None
     if claimed != actual:
-        raise Corrupt(f"{where}: the manifest was changed after it was written (its own sha256 does not fit)")
+        raise ManifestEdited(f"{where}: the manifest was changed after it was written (its own sha256 does not fit)")
     try:
         manifest = Manifest.model_validate(body)
-        for part in manifest.parts:
-            check_file_path(part.path)
     except ValueError as error:
         raise Corrupt(f"{where}: not a manifest of format 1 ({error})") from None
     if (manifest.dataset, manifest.version) != (dataset, version):
-        raise Corrupt(f"{where}: the manifest is of {manifest.dataset} {manifest.version}")
+        raise ManifestEdited(f"{where}: the manifest is of {manifest.dataset} {manifest.version}")
+    if not _SHA256.fullmatch(manifest.content_hash):  # it becomes the name of a folder
+        raise ManifestEdited(f"{where}: content_hash {manifest.content_hash!r:.80}, expected 64 hex digits")
+    try:
+        for part in manifest.parts:
+            check_file_path(part.path)
+    except InvalidName as error:
+        raise PartOutside(f"{where}: lists a part outside the data folder of its version ({error})") from None
     return manifest
 
 

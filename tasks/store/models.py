@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.store.backend import BLOCK_BYTES, Backend
-from tasks.store.errors import Corrupt, StoreError
+from tasks.store.errors import PartDamaged, PartMissing, PartTruncated, StoreError, StoreUnavailable
 from tasks.store.identity import check_file_path, content_hash, digest
 from tasks.store.manifest import Part
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """What a model may consist of. None of these can run code when it is loaded, as a pickle (.bin, .pt) can."""
+
+_RANGE_NOT_SATISFIABLE = 416
+"""What an object server answers where a block would begin behind the object's end."""
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -82,19 +85,33 @@ def fetch_files(backend: Backend, base: str, parts: tuple[Part, ...], folder: Pa
 
 def _fetch(backend: Backend, key: str, part: Part, path: Path, temporary: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sha256, where = hashlib.sha256(), backend.location(key)
     try:
         with temporary.open("xb") as file:
-            for block in backend.stream(key, part.bytes):
-                sha256.update(block)
-                file.write(block)
+            file.writelines(checked_blocks(backend, key, part))
             file.flush()
             os.fsync(file.fileno())
-    except FileNotFoundError:
-        raise Corrupt(f"{where}: the file is missing though the manifest lists it") from None
-    else:
-        if sha256.hexdigest() != part.sha256:
-            raise Corrupt(f"{where}: sha256 is {sha256.hexdigest()}, the manifest says {part.sha256}")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def checked_blocks(backend: Backend, key: str, part: Part) -> Iterator[bytes]:
+    """A stored file in blocks. What was yielded may be used once the iterator has ended without an error.
+
+    Raises: PartMissing. PartTruncated. PartDamaged: each names the file.
+    """
+    sha256, size, where = hashlib.sha256(), 0, backend.location(key)
+    try:
+        for block in backend.stream(key, part.bytes):
+            sha256.update(block)
+            size += len(block)
+            yield block
+    except FileNotFoundError:
+        raise PartMissing(f"{where}: the file is missing though the manifest lists it") from None
+    except StoreUnavailable as error:
+        if error.status != _RANGE_NOT_SATISFIABLE:
+            raise
+    if size < part.bytes:
+        raise PartTruncated(f"{where}: it ends after {size} of the {part.bytes} bytes that the manifest says")
+    if sha256.hexdigest() != part.sha256:
+        raise PartDamaged(f"{where}: sha256 is {sha256.hexdigest()}, the manifest says {part.sha256}")

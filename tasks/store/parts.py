@@ -2,14 +2,13 @@
 
 import hashlib
 import io
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.store.backend import Backend
-from tasks.store.errors import Corrupt
+from tasks.store.errors import Corrupt, PartDamaged, PartMissing, PartTruncated, StoreError, StoreUnavailable
 from tasks.store.identity import digest
 from tasks.store.manifest import Part
 
@@ -22,38 +21,71 @@ EncodedFile = tuple[str, Iterable[bytes], int | None]
 _GROUP_BYTES = 8 * 2**20
 _MAX_GROUP_ROWS = 100_000
 _DIGEST = b"solon.digest"
+_RANGE_NOT_SATISFIABLE = 416
 
 
-def encode_parts(table: pa.Table) -> Iterator[EncodedFile]:
-    """The table's parts, in order; an empty table is one part, so that its schema is kept."""
-    table = table.replace_schema_metadata(None)
-    group_rows = max(1, min(_MAX_GROUP_ROWS, _GROUP_BYTES * table.num_rows // max(1, table.nbytes)))
-    start, number = 0, 0
-    while start < table.num_rows or number == 0:
-        data, rows = _encode_part(table, start, group_rows)
-        yield f"part-{number:05d}.parquet", [data], rows
-        start, number = start + rows, number + 1
+class PartsEncoder:
+    """Turns tables of one schema, one after the other, into parts. Holds one row group and one part at most."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema.remove_metadata()
+        self.num_parts = 0
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
+        self._open_part()
+
+    def add(self, table: pa.Table) -> Iterator[EncodedFile]:
+        """The parts that are full with these rows; to be used up before the next call."""
+        self._waiting.append(table.replace_schema_metadata(None))
+        self._waiting_bytes += table.nbytes
+        if self._waiting_bytes >= _GROUP_BYTES:
+            waiting, group_rows = self._taken()
+            whole_groups = waiting.num_rows // group_rows * group_rows
+            yield from self._encode(waiting.slice(0, whole_groups), group_rows)
+            rest = waiting.slice(whole_groups)
+            self._waiting, self._waiting_bytes = [rest], rest.nbytes
+
+    def finish(self) -> Iterator[EncodedFile]:
+        """What is left. No rows at all are one part, so that their schema is kept."""
+        yield from self._encode(*self._taken())
+        if self._rows or not self.num_parts:
+            yield self._close_part()
+
+    def _taken(self) -> tuple[pa.Table, int]:
+        """All that waits, and how many of such rows make a row group."""
+        table = pa.concat_tables(self._waiting) if self._waiting else self.schema.empty_table()
+        rows = _GROUP_BYTES * table.num_rows // max(1, self._waiting_bytes)
+        self._waiting, self._waiting_bytes = [], 0
+        return table, max(1, min(_MAX_GROUP_ROWS, rows))
+
+    def _encode(self, table: pa.Table, group_rows: int) -> Iterator[EncodedFile]:
+        for start in range(0, table.num_rows, group_rows):
+            group = table.slice(start, group_rows)
+            self._writer.write_table(group, row_group_size=group_rows)
+            self._rows += group.num_rows
+            if self._buffer.tell() >= PART_BYTES:
+                yield self._close_part()
+
+    def _open_part(self) -> None:
+        self._buffer, self._rows = io.BytesIO(), 0
+        self._writer = pq.ParquetWriter(self._buffer, self.schema, compression="zstd", write_page_checksum=True)
+
+    def _close_part(self) -> EncodedFile:
+        self._writer.close()
+        done = f"part-{self.num_parts:05d}.parquet", [self._buffer.getvalue()], self._rows
+        self.num_parts += 1
+        self._open_part()
+        return done
 
 
-def _encode_part(table: pa.Table, start: int, group_rows: int) -> tuple[bytes, int]:
-    """One part from row `start` on, row groups until the file is large enough; and its row count."""
-    buffer, rows = io.BytesIO(), 0
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        while start + rows < table.num_rows and buffer.tell() < PART_BYTES:
-            group = table.slice(start + rows, group_rows)
-            writer.write_table(group, row_group_size=group_rows)
-            rows += group.num_rows
-    return buffer.getvalue(), rows
-
-
-def put_files(backend: Backend, base: str, files: Iterable[EncodedFile]) -> tuple[Part, ...]:
+def put_files(backend: Backend, base: str, attempt: str, files: Iterable[EncodedFile]) -> tuple[Part, ...]:
     """Write files below a path of this attempt's own, where a retry or a rival never meets them."""
-    attempt = uuid.uuid4().hex
-    return tuple(_put_file(backend, base, f"{attempt}/{name}", blocks, rows) for name, blocks, rows in files)
+    return tuple(put_file(backend, base, attempt, file) for file in files)
 
 
-def _put_file(backend: Backend, base: str, path: str, blocks: Iterable[bytes], rows: int | None) -> Part:
-    sha256, size = hashlib.sha256(), 0
+def put_file(backend: Backend, base: str, attempt: str, file: EncodedFile) -> Part:
+    """Write one file of an attempt."""
+    (name, blocks, rows), sha256, size = file, hashlib.sha256(), 0
 
     def counted() -> Iterator[bytes]:
         nonlocal size
@@ -62,16 +94,124 @@ def _put_file(backend: Backend, base: str, path: str, blocks: Iterable[bytes], r
             size += len(block)
             yield block
 
+    path = f"{attempt}/{name}"
     backend.put(f"{base}/{path}", counted())
     return Part(path=path, sha256=sha256.hexdigest(), bytes=size, rows=rows)
 
 
-def decode_part(data: bytes, part: Part, where: str) -> pa.Table:
-    """The rows of a part whose sha256 was checked. Raises: Corrupt."""
-    table = _read(data, where)
-    if table.num_rows != part.rows:
-        raise Corrupt(f"{where}: {table.num_rows} rows, the manifest says {part.rows}")
-    return table
+class PartFile:
+    """A part opened for some of its row groups or columns: only their bytes are read, with their checksums.
+
+    Raises: PartMissing. PartTruncated. PartDamaged: it is not parquet, or of another number of rows.
+    """
+
+    def __init__(self, source: io.RawIOBase | io.BytesIO, part: Part, where: str) -> None:
+        self.where = where
+        try:
+            self._file = pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise PartDamaged(f"{where}: not readable as parquet ({error})") from None
+        self.num_groups = self._file.num_row_groups
+        if self._file.metadata.num_rows != part.rows:
+            raise PartDamaged(f"{where}: {self._file.metadata.num_rows} rows, the manifest says {part.rows}")
+
+    @classmethod
+    def ranged(cls, backend: Backend, key: str, part: Part) -> "PartFile":
+        """Read by ranges as they are asked for; the sha256 of the file is not checked."""
+        return cls(_RangedFile(backend, key, part.bytes), part, backend.location(key))
+
+    @classmethod
+    def whole(cls, backend: Backend, key: str, part: Part) -> "PartFile":
+        """Read at once, with its sha256."""
+        return cls(io.BytesIO(_get_part(backend, key, part)), part, backend.location(key))
+
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one row group; None: all columns."""
+        try:
+            return self._select(self._file.read_row_group(group, columns), columns)
+        except (pa.ArrowException, OSError) as error:
+            raise PartDamaged(f"{self.where}: not readable as parquet ({error})") from None
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Its row groups; where it has none, one table without rows, so that the schema is known."""
+        for group in range(self.num_groups):
+            yield self.read(group, columns)
+        if not self.num_groups:
+            yield self._select(self._file.schema_arrow.empty_table(), columns)
+
+    def _select(self, table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+        """In the order asked for; parquet leaves out a column that it does not know."""
+        unknown = [name for name in columns or [] if name not in table.column_names]
+        if unknown:
+            raise StoreError(f"{self.where}: no columns {unknown}; there are {self._file.schema_arrow.names}")
+        return table if columns is None else table.select(list(columns))
+
+
+def read_part(backend: Backend, key: str, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a part, a row group at a time.
+
+    All columns (None): the whole file is fetched and its sha256 checked before a row comes out. Some columns: only
+    their pages are fetched, each with its checksum; the row count is checked.
+
+    Raises: PartMissing. PartTruncated. PartDamaged: each names the file.
+    """
+    file = PartFile.whole(backend, key, part) if columns is None else PartFile.ranged(backend, key, part)
+    yield from file.tables(columns)
+
+
+def _get_part(backend: Backend, key: str, part: Part) -> bytes:
+    where = backend.location(key)
+    for _ in range(2):  # once more, in case the transfer and not the file was damaged
+        try:
+            data = backend.get(key)
+        except FileNotFoundError:
+            raise PartMissing(f"{where}: the part is missing though the manifest lists it") from None
+        if hashlib.sha256(data).hexdigest() == part.sha256:
+            return data
+    if len(data) < part.bytes:
+        raise PartTruncated(f"{where}: {len(data)} bytes, the manifest says {part.bytes}")
+    raise PartDamaged(f"{where}: its {len(data)} bytes are not the {part.bytes} of the manifest (sha256)")
+
+
+class _RangedFile(io.RawIOBase):
+    """A key of known size as a file to read from, a request a read."""
+
+    def __init__(self, backend: Backend, key: str, size: int) -> None:
+        self._backend, self._key, self._size, self._at = backend, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self._range(length) if length else b""
+        self._at += len(data)
+        return data
+
+    def _range(self, length: int) -> bytes:
+        where = self._backend.location(self._key)
+        try:
+            data = self._backend.get_range(self._key, self._at, length)
+        except FileNotFoundError:
+            raise PartMissing(f"{where}: the part is missing though the manifest lists it") from None
+        except StoreUnavailable as error:
+            if error.status != _RANGE_NOT_SATISFIABLE:
+                raise
+            data = b""
+        if len(data) < length:
+            raise PartTruncated(f"{where}: it ends at {self._at + len(data)} of the manifest's {self._size} bytes")
+        return data
 
 
 def encode_chunk(table: pa.Table) -> bytes:

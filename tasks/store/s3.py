@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from tasks.store.backend import BLOCK_BYTES
+from tasks.store.backend import BLOCK_BYTES, Entry
 from tasks.store.errors import StoreError, StoreUnavailable
 from tasks.store.s3_connection import (
     answer_of,
@@ -32,6 +32,7 @@ RETRY_SECONDS = 60.0
 """No request is sent again after this long."""
 
 _PROBE = "probe/create-if-absent"
+_CLOCK = "probe/clock"
 
 
 class S3Backend:
@@ -69,6 +70,9 @@ class S3Backend:
         for start in range(0, size, BLOCK_BYTES):
             yield self._read(key, Range=f"bytes={start}-{min(start + BLOCK_BYTES, size) - 1}")
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self._read(key, Range=f"bytes={start}-{start + length - 1}")
+
     def put(self, key: str, blocks: Iterable[bytes]) -> None:
         iterator = iter(blocks)
         first, second = next(iterator, b""), next(iterator, None)
@@ -87,13 +91,26 @@ class S3Backend:
         return True
 
     def keys(self, prefix: str) -> list[str]:
+        return [entry.key for entry in self.entries(prefix)]
+
+    def entries(self, prefix: str) -> list[Entry]:
         pages = self._list(Prefix=self.root + prefix)
-        return sorted(entry["Key"][len(self.root) :] for page in pages for entry in page.get("Contents", []))
+        found = [item for page in pages for item in page.get("Contents", [])]
+        cut = len(self.root)
+        return sorted(Entry(item["Key"][cut:], item["Size"], item["LastModified"].timestamp()) for item in found)
 
     def folders(self, prefix: str) -> list[str]:
         pages = self._list(Prefix=self.root + prefix, Delimiter="/")
         found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         return sorted(folder[len(self.root + prefix) : -1] for folder in found)
+
+    def delete(self, key: str) -> None:
+        self._call("delete_object", key)
+
+    def now(self) -> float:
+        self.put(_CLOCK, [b""])
+        answer = self._call("head_object", _CLOCK)
+        return float(answer["LastModified"].timestamp())
 
     def location(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.root}{key}"

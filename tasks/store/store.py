@@ -1,40 +1,38 @@
-"""The store: immutable versions of datasets and models, each visible if and only if its manifest exists.
+"""The store: immutable versions of datasets and models, each visible if and only if its manifest is there.
 
 Parts are written first, below a path that only this attempt uses; the manifest last, by create-if-absent. So a
-killed or losing attempt leaves files that nothing refers to, and there is no lock, lease or clock.
-
-    v1/datasets/<dataset>/data/<version>/<attempt>/part-00000.parquet
-    v1/datasets/<dataset>/versions/<version>.json          the commit
-    v1/datasets/<dataset>/chunks/<version>/<key>.parquet   resume points
-    v1/datasets/<dataset>/blobs/<version>/<name>           logs and reports, for people
+killed or losing attempt leaves files that nothing refers to. There is no lock and no lease, and no clock decides what
+is true: clocks only tell gc how soon garbage may go. `keys.py` shows where everything stands.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from tasks.schema import DatasetRef, ModelRef
+from tasks.store import fates, keys, tags
 from tasks.store.backend import Backend, open_backend
-from tasks.store.errors import Corrupt, InvalidName, NotCommitted
+from tasks.store.errors import Corrupt, InvalidName, NotCommitted, StoreError
 from tasks.store.external import EXTERNAL, fetch_external
-from tasks.store.identity import check_dataset, check_name, hash_rows
-from tasks.store.manifest import Derivation, Manifest, Part, new_manifest, parse_manifest
+from tasks.store.fates import Tombstone
+from tasks.store.manifest import Derivation, Manifest, new_manifest, parse_manifest
 from tasks.store.models import fetch_files, model_files, model_hash, read_blocks
-from tasks.store.parts import decode_chunk, decode_part, encode_chunk, encode_parts, put_files
+from tasks.store.parts import put_files, read_part
+from tasks.store.pins import Pins
+from tasks.store.rows import RowsWriter
+from tasks.store.side import SideFiles
+from tasks.store.tags import Tag
 
-_ROOT = "v1/datasets"
 
-
-class Store:
+class Store(SideFiles):
     """One place for datasets and models. Safe to use from several threads, processes and machines at once."""
 
     def __init__(self, backend: Backend, cache: Path) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self.cache = cache
-        self.uri = backend.uri
+        self.pins = Pins(backend)
 
     @classmethod
     def open(cls, uri: str, cache: Path | None = None) -> "Store":
@@ -51,13 +49,11 @@ class Store:
         return Store.open, (self.uri, self.cache)  # a file system object would carry its credentials along
 
     def find(self, dataset: str, version: str) -> Manifest | None:
-        """The manifest, or None where this version was never committed. Raises: Corrupt."""
-        key = _manifest_key(dataset, version)
-        try:
-            data = self.backend.get(key)
-        except FileNotFoundError:
-            return None
-        return parse_manifest(data, dataset, version, self.backend.location(key))
+        """The manifest, or None where this version does not exist (any more). Raises: Corrupt.
+
+        What is found stays while it is held: hold first, then find.
+        """
+        return self._read_manifest(dataset, version, fates.settle(self.backend, dataset, version))
 
     def manifest(self, dataset: str, version: str) -> Manifest:
         """The manifest. Raises: NotCommitted. Corrupt."""
@@ -68,15 +64,61 @@ class Store:
 
     def datasets(self) -> list[str]:
         """The names of all datasets that have a version, sorted."""
-        names = [name for name in self.backend.folders(f"{_ROOT}/") if name != "models"]
-        names += [f"models/{name}" for name in self.backend.folders(f"{_ROOT}/models/")]
-        return sorted(name for name in names if self.backend.keys(f"{_ROOT}/{name}/versions/"))
+        return [name for name in keys.dataset_names(self.backend) if fates.live_versions(self.backend, name)]
 
     def versions(self, dataset: str) -> list[Manifest]:
         """All manifests of a dataset, oldest first by their writers' clocks. Raises: Corrupt."""
-        keys = self.backend.keys(f"{_ROOT}/{check_dataset(dataset)}/versions/")
-        found = [self.manifest(dataset, Path(key).stem) for key in keys]
-        return sorted(found, key=lambda manifest: (manifest.created_at, manifest.version))
+        live = fates.live_versions(self.backend, dataset).items()
+        found = [self._read_manifest(dataset, version, generation) for version, generation in live]
+        there = [manifest for manifest in found if manifest]  # gc may take one meanwhile
+        return sorted(there, key=lambda manifest: (manifest.created_at, manifest.version))
+
+    def versions_in_work(self, dataset: str) -> list[str]:
+        """Versions that are not committed but have finished chunks, sorted."""
+        live = fates.live_versions(self.backend, dataset)
+        return [name for name in self.backend.folders(keys.folder(dataset, "chunks")) if name not in live]
+
+    def tombstones(self, dataset: str) -> list[Tombstone]:
+        """What gc removed, oldest first. Raises: Corrupt."""
+        return fates.tombstones(self.backend, dataset)
+
+    def hold(self, dataset: str, *versions: str) -> None:
+        """Keep versions, found or yet to be made, from being removed until `release` or the end of this process."""
+        self.pins.hold(dataset, *versions)
+
+    def release(self) -> None:
+        """Let go of all that `hold` kept."""
+        self.pins.release()
+
+    def tag(self, dataset: str, tag: str, version: str, by: str = "") -> Tag:
+        """Move a tag to a version, which gc keeps from then on. The log of its moves is never rewritten.
+
+        Raises: InvalidName. NotCommitted: there is no such version.
+        """
+        tags.check_tag(tag)
+        with self.pins.holding(dataset, version):
+            self.manifest(dataset, version)
+            entry = tags.append(self.backend, dataset, tag, version, by)
+            self.manifest(dataset, version)  # again: a process that stood still for longer than gc's grace held nothing
+        return entry
+
+    def tags(self, dataset: str) -> dict[str, Tag]:
+        """Where each tag stands, by name. Raises: Corrupt."""
+        return tags.heads(self.backend, dataset)
+
+    def tag_history(self, dataset: str, tag: str) -> list[Tag]:
+        """Every move of a tag, newest first. Raises: Corrupt."""
+        return tags.history(self.backend, dataset, tag)
+
+    def resolve(self, dataset: str, name: str) -> Manifest:
+        """The version that a tag, a version id or its first six digits or more name.
+
+        Raises: InvalidName. NotCommitted: no version, or several; lists what there is.
+        """
+        tagged = tags.newest(self.backend, dataset, name) if tags.is_tag(name) else None
+        if tagged:
+            return self.manifest(dataset, tagged.version)
+        return self.manifest(dataset, tags.complete(name, list(fates.live_versions(self.backend, dataset)), dataset))
 
     def commit_rows(
         self, derivation: Derivation, rows: pa.Table, *, metrics: Mapping[str, Any], cost: Mapping[str, float]
@@ -87,31 +129,49 @@ class Store:
 
         Raises: StoreError: the rows lack a name, repeat a row_id or hold a value without a stable form.
         """
+        with self.writer(derivation) as writer:
+            writer.append(rows)
+            return writer.commit(metrics=metrics, cost=cost)
+
+    def writer(self, derivation: Derivation) -> RowsWriter:
+        """For rows that come piece by piece; use it in `with`, and end with its `commit`. Raises: InvalidName."""
         if derivation.dataset.startswith("models/"):
             raise InvalidName(f"dataset {derivation.dataset!r}: a name under models/ holds models, not rows")
-        done = self.find(derivation.dataset, derivation.version)
-        if done:
-            return done.dataset_ref()
-        table, content = hash_rows(rows)
-        parts = put_files(self.backend, _data_key(derivation), encode_parts(table))
-        manifest = new_manifest(derivation, "rows", content, parts, table, metrics, cost)
-        return self._publish(manifest).dataset_ref()
+        return RowsWriter(self, derivation)
 
     def read(self, ref: DatasetRef) -> pa.Table:
         """All rows in the order they were committed; each part's sha256 and row count are checked.
 
         Raises: NotCommitted. Corrupt: names the part, or says that the version has other content here.
         """
-        manifest = self._expect(ref.dataset, ref.version, ref.content_hash)
-        return pa.concat_tables([self._read_part(manifest, part) for part in manifest.parts])
+        return pa.concat_tables(self.read_tables(ref))
+
+    def read_tables(self, ref: DatasetRef, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows in the order they were committed, in tables of some megabytes: memory holds one part at most.
+
+        All columns (None): each part's sha256 and row count are checked before its first row comes out. Some columns:
+        only their bytes are read, and checked by the checksum of each page and the row count of each part.
+
+        Raises: NotCommitted. Corrupt: names the part, or says that the version has other content here.
+        """
+        manifest = self.manifest_of(ref)
+        parts = zip(self.part_keys(manifest), manifest.parts, strict=True)
+        return (table for key, part in parts for table in read_part(self.backend, key, part, columns))
+
+    def manifest_of(self, ref: DatasetRef) -> Manifest:
+        """The manifest of the version that is meant. Raises: NotCommitted. Corrupt: it has other content here."""
+        return self._expect(ref.dataset, ref.version, ref.content_hash)
+
+    def part_keys(self, manifest: Manifest) -> list[str]:
+        """The backend's key of each part, in order."""
+        return [f"{_data_key(manifest)}/{part.path}" for part in manifest.parts]
 
     def part_locations(self, ref: DatasetRef) -> list[str]:
         """Where pandas, DuckDB and `datasets` find the parts: paths or s3:// addresses.
 
         Give them this list, not a glob: beside it may lie parts of attempts that were never committed.
         """
-        manifest = self._expect(ref.dataset, ref.version, ref.content_hash)
-        return [self.backend.location(f"{_data_key(manifest)}/{part.path}") for part in manifest.parts]
+        return [self.backend.location(key) for key in self.part_keys(self.manifest_of(ref))]
 
     def commit_model(
         self, derivation: Derivation, folder: Path, *, metrics: Mapping[str, Any], cost: Mapping[str, float]
@@ -125,12 +185,15 @@ class Store:
         done = self.find(derivation.dataset, derivation.version)
         if done:
             return done.model_ref()
-        files = model_files(folder)
-        sources = ((name, read_blocks(path), None) for name, path in files.items())
-        parts = put_files(self.backend, _data_key(derivation), sources)
-        content = model_hash({part.path.partition("/")[2]: part.sha256 for part in parts})
-        manifest = new_manifest(derivation, "model", content, parts, None, metrics, cost)
-        return self._publish(manifest).model_ref()
+        sources = ((name, read_blocks(path), None) for name, path in model_files(folder).items())
+        attempt = self.pins.begin_attempt(derivation.dataset, derivation.version)
+        try:
+            parts = put_files(self.backend, _data_key(derivation), attempt, sources)
+            content = model_hash({part.path.partition("/")[2]: part.sha256 for part in parts})
+            manifest = new_manifest(derivation, "model", content, parts, None, metrics, cost)
+            return self._publish(manifest, attempt).model_ref()
+        finally:
+            self.pins.end_attempt(attempt)
 
     def fetch_model(self, ref: ModelRef) -> Path:
         """A local folder with exactly the files of the model, each verified by its sha256.
@@ -145,43 +208,26 @@ class Store:
         folder = self.cache / "models" / manifest.content_hash
         return fetch_files(self.backend, _data_key(manifest), manifest.parts, folder)
 
-    def chunk_get(self, dataset: str, version: str, key: str) -> pa.Table | None:
-        """The rows that were kept under `key` while the version is being made; None where there are none.
+    def _publish(self, manifest: Manifest, attempt: str) -> Manifest:
+        """The one act that makes a version exist. Where somebody else was first, theirs is the version.
 
-        Raises: Corrupt: names the file, which may be deleted: its rows are then made again.
+        Raises: StoreError: this process stood still for longer than gc's grace, and gc took it for dead.
         """
-        name = _side_key(dataset, "chunks", version, f"{check_name(key, 'chunk')}.parquet")
-        try:
-            return decode_chunk(self.backend.get(name), self.backend.location(name))
-        except FileNotFoundError:
-            return None
+        dataset, version = manifest.dataset, manifest.version
+        generation = fates.settle(self.backend, dataset, version)
+        fates.may_publish(self.backend, attempt, generation)
+        data = manifest.model_copy(update={"generation": generation}).to_bytes()
+        self.backend.put_if_absent(keys.manifest_key(dataset, version, generation), data)
+        found = self.find(dataset, version)  # a late manifest may stand under a generation that was removed meanwhile
+        fates.forget(self.backend, attempt)
+        if found is None:
+            raise StoreError(f"store {self.uri}: {dataset} {version} was removed by gc while it was made; run it again")
+        return found
 
-    def chunk_put(self, dataset: str, version: str, key: str, table: pa.Table) -> None:
-        """Keep finished rows, so that a killed stage need not make them again. The first writer wins."""
-        name = _side_key(dataset, "chunks", version, f"{check_name(key, 'chunk')}.parquet")
-        self.backend.put_if_absent(name, encode_chunk(table))
-
-    def put_blob(self, dataset: str, version: str, name: str, data: bytes) -> None:
-        """Keep a log or a report beside a version, for people. The last writer wins; nothing derives from it."""
-        self.backend.put(_side_key(dataset, "blobs", version, check_name(name, "blob")), [data])
-
-    def get_blob(self, dataset: str, version: str, name: str) -> bytes:
-        """The bytes of a side file. Raises: NotCommitted."""
-        key = _side_key(dataset, "blobs", version, check_name(name, "blob"))
-        try:
-            return self.backend.get(key)
-        except FileNotFoundError:
-            raise NotCommitted(f"store {self.uri}: {dataset} {version} has no side file {name!r}") from None
-
-    def blob_location(self, dataset: str, version: str, name: str) -> str:
-        """The path or s3:// address of a side file."""
-        return self.backend.location(_side_key(dataset, "blobs", version, check_name(name, "blob")))
-
-    def _publish(self, manifest: Manifest) -> Manifest:
-        """The one act that makes a version exist. Where somebody else was first, theirs is the version."""
-        if self.backend.put_if_absent(_manifest_key(manifest.dataset, manifest.version), manifest.to_bytes()):
-            return manifest
-        return self.manifest(manifest.dataset, manifest.version)
+    def _read_manifest(self, dataset: str, version: str, generation: int) -> Manifest | None:
+        key = keys.manifest_key(dataset, version, generation)
+        data = keys.get_or_none(self.backend, key)
+        return parse_manifest(data, dataset, version, self.backend.location(key)) if data is not None else None
 
     def _expect(self, dataset: str, version: str, content: str) -> Manifest:
         manifest = self.manifest(dataset, version)
@@ -192,26 +238,6 @@ class Store:
             )
         return manifest
 
-    def _read_part(self, manifest: Manifest, part: Part) -> pa.Table:
-        key = f"{_data_key(manifest)}/{part.path}"
-        where = self.backend.location(key)
-        for _ in range(2):  # once more, in case the transfer and not the file was damaged
-            try:
-                data = self.backend.get(key)
-            except FileNotFoundError:
-                raise Corrupt(f"{where}: the part is missing though the manifest lists it") from None
-            if hashlib.sha256(data).hexdigest() == part.sha256:
-                return decode_part(data, part, where)
-        raise Corrupt(f"{where}: its {len(data)} bytes are not the {part.bytes} of the manifest (sha256)")
-
-
-def _manifest_key(dataset: str, version: str) -> str:
-    return f"{_ROOT}/{check_dataset(dataset)}/versions/{check_name(version, 'version')}.json"
-
-
-def _side_key(dataset: str, kind: str, version: str, name: str) -> str:
-    return f"{_ROOT}/{check_dataset(dataset)}/{kind}/{check_name(version, 'version')}/{name}"
-
 
 def _data_key(of: Manifest | Derivation) -> str:
-    return f"{_ROOT}/{check_dataset(of.dataset)}/data/{check_name(of.version, 'version')}"
+    return keys.data_key(of.dataset, of.version)

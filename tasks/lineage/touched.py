@@ -1,0 +1,170 @@
+"""What a principle touched: the rows that were drawn under it, and every version made from those.
+
+Rows are counted in their columns, a row group at a time; of a version whose rows gc removed only its record speaks.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from constitutions import Principle
+from tasks.lineage.graph import CONSTITUTIONS, Edge, Records, State
+from tasks.schema import Frozen
+from tasks.store import Manifest, Store, StoreError
+
+MIN_PREFIX = 8
+_HASH = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
+
+
+class Chosen(Frozen):
+    """The principle that is asked for: all that ever had an id, or one wording by its hash."""
+
+    name: str
+    ids: tuple[str, ...]
+    hashes: tuple[str, ...] | None
+    """Of the texts of the phases; None: whatever the wording."""
+    constitutions: tuple[str, ...]
+    """Keys of those that hold it."""
+
+
+class TouchedVersion(Frozen):
+    """One version that the principle had a part in."""
+
+    key: str
+    state: State
+    how: Literal["direct", "derived"]
+    """`direct`: it has rows under the principle. `derived`: it was made from a version that was touched."""
+    rows: int | None
+    """Rows under the principle that were not skipped; None: gc removed them, its constitution held the principle."""
+    of: int | None
+    """All its rows; None for a model."""
+    row_ids: tuple[str, ...] = ()
+    """The first of them, as many as were asked for."""
+    through: tuple[str, ...] = ()
+    """Keys of the touched versions that it was made from."""
+
+
+class Touched(Frozen):
+    """Everything that a principle touched, what was made first coming first."""
+
+    principle: Chosen
+    versions: tuple[TouchedVersion, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(version.rows or 0 for version in self.versions)
+
+
+def find_principle(records: Records, name: str) -> Chosen:
+    """The principle by its id, or by 8 or more digits of the hash of its texts, of one phase or of both.
+
+    Raises: StoreError: no constitution has it; names the ids that there are.
+    """
+    held = [(key, p) for key, constitution in records.constitutions.items() for p in constitution.principles]
+    by_id = [(key, p) for key, p in held if p.id == name]
+    if by_id:
+        return Chosen(name=name, ids=(name,), hashes=None, constitutions=tuple(key for key, _ in by_id))
+    found = [(key, p, hashes_of(p, name)) for key, p in held] if _HASH.fullmatch(name) else []
+    found = [(key, p, hashes) for key, p, hashes in found if hashes]
+    if not found:
+        known = ", ".join(sorted({p.id for _, p in held})) or "none"
+        raise StoreError(
+            f"principle {name!r}: in no constitution of this store; expected an id or {MIN_PREFIX} or more digits "
+            f"of a hash; the ids are {known}"
+        )
+    return Chosen(
+        name=name,
+        ids=tuple(sorted({p.id for _, p, _ in found})),
+        hashes=tuple(sorted({digest for _, _, hashes in found for digest in hashes})),
+        constitutions=tuple(dict.fromkeys(key for key, _, _ in found)),
+    )
+
+
+def hashes_of(principle: Principle, prefix: str) -> set[str]:
+    """The phases' hashes that a prefix means: both where it is one of the whole principle."""
+    both = {principle.revision_hash, principle.comparison_hash}
+    return both if principle.hash.startswith(prefix) else {digest for digest in both if digest.startswith(prefix)}
+
+
+def touched(store: Store, records: Records, principle: Chosen, num_row_ids: int = 0) -> Touched:
+    """Every version with rows under the principle, and all that derive from one.
+
+    Raises: Corrupt.
+    """
+    found = {version.key: version for version in direct(store, records, principle, num_row_ids)}
+    below = {key: [edge for edge in records.edges(m) if passes(edge)] for key, m in records.all.items()}
+    spread = set(found)
+    while added := {key for key in below.keys() - spread if any(edge.to in spread for edge in below[key])}:
+        spread |= added
+    versions = []
+    for key in sorted(spread, key=lambda key: (records.all[key].created_at, key)):
+        through = tuple(dict.fromkeys(edge.to for edge in below[key] if edge.to in spread))
+        version = found.get(key) or derived(records, key)
+        versions.append(version.model_copy(update={"through": through}))
+    return Touched(principle=principle, versions=tuple(versions))
+
+
+def passes(edge: Edge) -> bool:
+    """Whether content comes this way: not from a constitution, whose rows say themselves what they drew."""
+    return not edge.nominal and not edge.to.startswith(f"{CONSTITUTIONS}/")
+
+
+def derived(records: Records, key: str) -> TouchedVersion:
+    manifest = records.all[key]
+    of = manifest.rows if manifest.kind == "rows" else None
+    return TouchedVersion(key=key, state=records.node(key).state, how="derived", rows=0, of=of)
+
+
+def direct(store: Store, records: Records, principle: Chosen, num_row_ids: int) -> Iterator[TouchedVersion]:
+    """The versions that have rows under the principle."""
+    for key, manifest in records.all.items():
+        columns = {column.name for column in manifest.columns}
+        if "principle_id" not in columns or manifest.dataset == CONSTITUTIONS:
+            continue
+        held = bool(set(drawn_from(records, manifest)) & set(principle.constitutions))
+        if key in records.live:
+            rows, row_ids = count(store, manifest, principle, held, num_row_ids)
+            if rows:
+                yield TouchedVersion(
+                    key=key, state="live", how="direct", rows=rows, of=manifest.rows, row_ids=tuple(row_ids)
+                )
+        elif held:
+            yield TouchedVersion(key=key, state="removed", how="direct", rows=None, of=manifest.rows)
+
+
+def drawn_from(records: Records, manifest: Manifest) -> list[str]:
+    """The constitutions that a version's principles are of: its own, or those of what it was made from."""
+    own = records.constitutions_of(manifest)
+    if own:
+        return own
+    inputs = [records.all[edge.to] for edge in records.edges(manifest) if edge.to in records.all]
+    return [key for made in inputs if made.kind == "rows" for key in records.constitutions_of(made)]
+
+
+def count(store: Store, manifest: Manifest, principle: Chosen, held: bool, num_row_ids: int) -> tuple[int, list[str]]:
+    """Rows under the principle that were not skipped, and the first few by name.
+
+    Where rows do not say the wording, it is that of their constitution, which held it or not.
+    """
+    names = [column.name for column in manifest.columns if column.name in ("principle_id", "principle_hash")]
+    if principle.hashes is not None and "principle_hash" not in names and not held:
+        return 0, []
+    rows, row_ids = 0, list[str]()
+    for table in store.read_tables(manifest.dataset_ref(), columns=["row_id", "status", *names]):
+        mask = under(table, principle)
+        rows += pc.sum(mask).as_py() or 0
+        if len(row_ids) < num_row_ids:
+            row_ids += table.column("row_id").filter(mask).slice(0, num_row_ids - len(row_ids)).to_pylist()
+    return rows, row_ids
+
+
+def under(table: pa.Table, principle: Chosen) -> pa.ChunkedArray:
+    """Which rows were drawn under the principle and not skipped, never null."""
+    column, values = ("principle_id", principle.ids)
+    if principle.hashes is not None and "principle_hash" in table.column_names:
+        column, values = ("principle_hash", principle.hashes)
+    found = pc.is_in(table.column(column), value_set=pa.array(values, pa.string()))
+    return pc.and_(found, pc.not_equal(table.column("status"), "skipped"))
