@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup demo test lint micro-model requirements clean
+.PHONY: help setup demo test test-faults lint micro-model requirements clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ demo: setup  ## align the micro model end to end and show base / SL / RL (SEED=0
 
 test: setup lint  ## lint, types and every test
 	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest
+
+test-faults: setup  ## the store under races, kill -9, network, disk and clock faults (10 minutes; SEED=0)
+	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults --seed $(SEED)
 
 lint: setup  ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy

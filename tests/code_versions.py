@@ -1,8 +1,8 @@
 """What decides a stage's results besides its inputs and settings: its code. A record says which code has which version.
 
-    python -m tests.code_versions          which stages changed since the record
-    python -m tests.code_versions accept   record them: run it once you have decided for each changed stage whether
-                                           its results change. If they do, raise its code_version first.
+python -m tests.code_versions          which stages changed since the record
+python -m tests.code_versions accept   record them: run it once you have decided for each changed stage whether
+                                       its results change. If they do, raise its code_version first.
 """
 
 import ast
@@ -27,7 +27,7 @@ BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],
     "ppo": ["tasks.training.ppo.trainer"],
-    **dict.fromkeys(("respond", "revise", "compare", "label", "sample", "judge"), ["tasks.serving.rendering"]),
+    **{name: ["tasks.serving.rendering"] for name in ("respond", "revise", "compare", "label", "sample", "judge")},
 }
 """What a stage does not import: its trainer runs in a child process, its prompts are rendered by the engine."""
 

@@ -14,6 +14,7 @@ os.environ.update(
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,6 +28,10 @@ from tests.servers.fixtures import (
     s3_uri,
     store_uri,
 )
+
+if TYPE_CHECKING:
+    from flows.config import AlignConfig
+    from flows.runner import AlignResult
 
 __all__ = [
     "moto_endpoint",
@@ -52,3 +57,13 @@ def prefect_home() -> Iterator[Path]:
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield Path(PREFECT_HOME.value())
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> "tuple[AlignConfig, AlignResult]":
+    """The config and result of one small alignment run; who wants to change its store works on a copy."""
+    from flows.align import align
+    from tests.aligned import small_config
+
+    config = small_config(tmp_path_factory.mktemp("align"))
+    return config, align(config)

@@ -1,4 +1,4 @@
-"""Whoever changes a stage's code decides whether its results change: nobody may reuse rows that it would write otherwise."""
+"""Whoever changes a stage's code decides whether its results change; till then no earlier row may be reused."""
 
 import json
 

@@ -7,7 +7,6 @@ import pytest
 
 from constitutions import load_constitution
 from flows.align import align
-from flows.config import AlignConfig, load_config
 from tasks.collect import PromptsStage
 from tasks.constitution import ConstitutionStage
 from tasks.respond import RespondStage
@@ -16,34 +15,9 @@ from tasks.schema import Completion, Label, Metric, ModelRef, Revision
 from tasks.stage import Session
 from tasks.store import Store, resolve_external_model
 from tasks.store.identity import table_to_rows
-
-SMALL = [
-    "run.serving.engine=transformers",
-    "run.chunk_rows=8",
-    "prompts.red_team_limit=12",
-    "prompts.helpful_limit=6",
-    "prompts.held_out_limit=12",
-    "preferences.human_limit=12",
-    "revise.num_rounds=2",
-    "ppo.num_updates=2",
-    "ppo.batch_size=16",
-    "ppo.mini_batch_size=8",
-    "ppo.micro_batch_size=8",
-    "reward.epochs=1",
-]
+from tests.aligned import small_config
 
 pytestmark = pytest.mark.usefixtures("prefect_home")
-
-
-def small_config(folder: Path, *settings: str) -> AlignConfig:
-    return load_config("micro", None, [*SMALL, f"run.store={folder / 'store'}", *settings])
-
-
-@pytest.fixture(scope="module")
-def first_run(tmp_path_factory, prefect_home):
-    folder = tmp_path_factory.mktemp("align")
-    config = small_config(folder)
-    return config, align(config)
 
 
 def test_align_small_run_makes_every_stage_and_a_report(first_run):

@@ -86,6 +86,7 @@ def test_upstream_nodes_say_how_and_from_which_words(world, records):
     assert nodes[key(world.refs["constitution"])].principles == {p.id: p.hash for p in OLD.principles}
     assert nodes[key(world.refs["completions"])].principles == {}
     assert (outside.state, outside.version, outside.dataset) == ("outside", OUTSIDE.version, "external")
+    assert outside.content_hash == OUTSIDE.content_hash
 
 
 def test_upstream_without_citations_falls_back_to_content(world):

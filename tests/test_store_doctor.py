@@ -182,6 +182,7 @@ def test_examine_s3_versioned_bucket_that_ignores_the_condition_names_the_versio
     bucket = uri.split("/")[2]
     open_probe_client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     assert outcomes(examine(uri))["create-if-absent"] == "ok"  # as AWS does
+    assert "Versions" not in open_probe_client().list_object_versions(Bucket=bucket)  # not even below a marker
     server.front = ignore_condition
     found = finding(examine(uri), "create-if-absent")
     assert found.outcome == "broken"

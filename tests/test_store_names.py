@@ -117,7 +117,8 @@ def hostile_values(parameter: str, bad: dict[str, str]) -> Iterator[Case]:
             yield title, {parameter: GOOD_DERIVATION.model_copy(update={"dataset": text})}
         elif parameter == "manifest":
             yield title, {parameter: GOOD_MANIFEST.model_copy(update={"dataset": text})}
-            yield f"{title} version", {parameter: GOOD_MANIFEST.model_copy(update={"version": text})}
+            if title in HOSTILE:
+                yield f"{title} version", {parameter: GOOD_MANIFEST.model_copy(update={"version": text})}
 
 
 def hostile_refs(reference: type[DatasetRef] | type[ModelRef]) -> Iterator[Case]:

@@ -89,25 +89,28 @@ def show_version(records: "Records", manifest: "Manifest", as_mermaid: bool, as_
         console.print(draw_tree(tree(found)))
 
 
-def draw_tree(branch: "Branch", onto: Tree | None = None) -> Tree:
+def draw_tree(branch: "Branch", onto: Tree | None = None, root: "Node | None" = None) -> Tree:
     """The branch and what is below it, as rich draws trees."""
-    label = branch_label(branch)
+    label = branch_label(branch, root)
     here = onto.add(label) if onto is not None else Tree(label)
     for below in branch.branches:
-        draw_tree(below, here)
+        draw_tree(below, here, root or branch.node)
     return here
 
 
-def branch_label(branch: "Branch") -> Text:
+def branch_label(branch: "Branch", root: "Node | None") -> Text:
+    """Role, version and facts; the seed and commit only where they are not the root's."""
     from tasks.lineage.show import facts, short
 
-    node, text = branch.node, Text()
-    if branch.edge.role:
-        text.append(f"{branch.edge.role}{' (not learned from)' if branch.edge.nominal else ''}: ", style="dim")
+    node, role, text = branch.node, branch.edge.role, Text()
+    if role and role != node.dataset:
+        text.append(f"{role}: ", style="dim")
     text.append(f"{node.dataset} {short(node.version)}", style="bold")
+    if branch.edge.nominal:
+        text.append("  not learned from", style="dim")
     if branch.again:
         return text.append("  as above", style="dim")
-    text.append(f"  {', '.join(facts(node))}")
+    text.append(f"  {', '.join(facts(node, root))}")
     return text.append(principle_lines(node), style="dim")
 
 

@@ -12,6 +12,7 @@ from flows.commands.garbage import gc, tag
 from flows.commands.tables import (
     bytes_text,
     checks_table,
+    diff_tables,
     facts_table,
     files_table,
     findings_table,
@@ -22,7 +23,8 @@ from flows.commands.tables import (
 )
 
 if TYPE_CHECKING:
-    from tasks.store import Store
+    from tasks.schema import DatasetRef
+    from tasks.store import Manifest, Store
     from tasks.store.verify import Progress, VersionCheck
 
 datasets_app = typer.Typer(
@@ -78,6 +80,31 @@ def show(
 
 
 @datasets_app.command()
+def diff(
+    dataset: str,
+    old: str,
+    new: str,
+    store: StoreOption = None,
+    examples: ExamplesOption = 3,
+    width: WidthOption = 300,
+    as_json: JsonOption = False,
+    exit_code: ExitCodeOption = False,
+) -> None:
+    """Compare two versions row by row, joined on row_id: how many were added, removed and changed, and how."""
+    from tasks.store.diff import diff_versions
+
+    opened = open_store(store)
+    before, after = (rows_ref(opened.resolve(dataset, name)) for name in (old, new))
+    found = diff_versions(opened, before, after, num_examples=examples)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        console.print(*diff_tables(found, width))
+    if exit_code and found.added + found.removed + found.changed:
+        raise typer.Exit(1)
+
+
+@datasets_app.command()
 def verify(
     dataset: MaybeDataset = None, name: MaybeName = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
@@ -123,6 +150,13 @@ def tags_of(store: "Store", dataset: str) -> dict[str, list[str]]:
     for name, found_tag in sorted(store.tags(dataset).items()):
         found.setdefault(found_tag.version, []).append(name)
     return found
+
+
+def rows_ref(manifest: "Manifest") -> "DatasetRef":
+    """Raises: ValueError: a model has no rows."""
+    if manifest.kind == "model":
+        raise ValueError(f"{manifest.dataset} {manifest.version} is a model: it has no rows to compare")
+    return manifest.dataset_ref()
 
 
 def run_checks(store: "Store", dataset: str | None, name: str | None, progress: "Progress") -> Iterator["VersionCheck"]:

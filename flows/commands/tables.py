@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.store import Manifest
+    from tasks.store.diff import VersionDiff
     from tasks.store.doctor import Finding
     from tasks.store.verify import VersionCheck
 
@@ -116,6 +117,23 @@ def rows_table(manifest: "Manifest", tables: Iterable["pa.Table"], limit: int, w
         values = ["" if row[column.name] is None else clip(row[column.name], width) for row in rows]
         shown.add_row(*map(Text, (clip(column.name, 60), column.type, *values)))
     return shown
+
+
+def diff_tables(diff: "VersionDiff", width: int) -> list[Table]:
+    """How two versions differ: rows, columns of the changed ones, and examples clipped to `width` characters."""
+    counts = Table("same", "changed", "added", "removed", title=f"{diff.old.version[:12]} to {diff.new.version[:12]}")
+    counts.add_row(*(f"{count:,}" for count in (diff.same, diff.changed, diff.added, diff.removed)))
+    columns = Table("column", f"differs in rows, of {diff.num_compared:,} compared")
+    for name, count in diff.changed_columns.items():
+        columns.add_row(Text(clip(name, 60)), f"{count:,}")
+    examples = Table("row_id", "column", "old", "new", title="Examples", show_lines=True)
+    for kind, rows in (("", diff.examples), ("added ", diff.added_examples), ("removed ", diff.removed_examples)):
+        for row in rows:
+            for number, (name, texts) in enumerate(sorted(row.columns.items())):
+                shown = ["" if text is None else clip(text, width) for text in texts]
+                row_id = f"{kind}{row.row_id}" if number == 0 else ""
+                examples.add_row(*map(Text, (clip(row_id, 100), clip(name, 60), *shown)))
+    return [counts, *(table for table in (columns, examples) if table.row_count)]
 
 
 def checks_table(checks: Iterable["VersionCheck"]) -> Table:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from constitutions import Constitution
 from constitutions.diff import PHASES, Phase, principles_of, slice_of, text_hash
 from tasks.schema import Frozen
-from tasks.store import Manifest, Store, StoreError
+from tasks.store import Manifest, Store, StoreError, keys
 from tasks.store.external import EXTERNAL
 
 CONSTITUTIONS = "constitutions"
@@ -78,6 +78,7 @@ class Records:
                 self.models[manifest.content_hash].append(key)
         found = {key: document_of(m) for key, m in self.all.items() if m.dataset == CONSTITUTIONS}
         self.constitutions = {key: document for key, document in found.items() if document}
+        self.contents = {key: m.content_hash for key, m in self.all.items()} | dict(self.used_models())
         self.phases = {key: phases_of(document) for key, document in self.constitutions.items()}
 
     def node(self, key: str) -> Node:
@@ -86,7 +87,7 @@ class Records:
         manifest = self.all.get(key)
         if manifest is None:
             state: State = "outside" if dataset == EXTERNAL else "missing"
-            return Node(key=key, dataset=dataset, version=version, state=state)
+            return Node(key=key, dataset=dataset, version=version, state=state, content_hash=self.contents.get(key))
         made = manifest.derivation
         return Node(
             key=key,
@@ -124,6 +125,12 @@ class Records:
             if role not in made.models and role != "constitution":
                 yield Edge(role=role, to=cited)
 
+    def used_models(self) -> Iterator[tuple[str, str]]:
+        """Key and content hash of every model that a version was made with."""
+        for manifest in self.all.values():
+            for role, content in manifest.derivation.models.items():
+                yield from ((key, content) for key in self.model(manifest, role, content))
+
     def model(self, manifest: Manifest, role: str, content: str) -> list[str]:
         """The version that is cited, or all that have these weights; else a model from outside."""
         cited = manifest.derivation.cites.get(role, "")
@@ -157,7 +164,7 @@ def read_records(store: Store) -> Records:
 
     Raises: Corrupt.
     """
-    names = store.datasets()
+    names = keys.dataset_names(store.backend)  # also those of which gc left nothing
     removed = (tombstone.manifest for name in names for tombstone in store.tombstones(name))
     return Records((manifest for name in names for manifest in store.versions(name)), removed)
 

@@ -13,7 +13,7 @@ class Branch(NamedTuple):
     edge: Edge
     node: Node
     again: bool
-    """It stands further up with all it came from."""
+    """It stands further up, with all it came from."""
     branches: list["Branch"]
 
 
@@ -35,7 +35,7 @@ def measure(lineage: Lineage, key: str, heights: dict[str, int]) -> int:
 
 def grow(lineage: Lineage, edge: Edge, heights: dict[str, int], shown: set[str]) -> Branch:
     node = lineage.nodes[edge.to]
-    if node.key in shown and node.made_from:
+    if node.key in shown:
         return Branch(edge, node, True, [])
     shown.add(node.key)
     ordered = sorted(node.made_from, key=lambda e: (e.nominal, -heights[e.to], is_outside(lineage, e), e.role, e.to))
@@ -51,24 +51,30 @@ def short(name: str) -> str:
     return name[:SHORT]
 
 
-def facts(node: Node) -> list[str]:
-    """What is worth saying about a version, in a few words each."""
+def facts(node: Node, like: Node | None = None) -> list[str]:
+    """What is worth saying about a version, in a few words each; not the seed and commit that it shares with `like`."""
     said = [f"{node.rows} rows"] if node.rows is not None else []
-    if node.stage is not None:
-        said.append(f"{node.stage} v{node.code_version}, seed {node.seed}")
+    said += [f"{node.stage} v{node.code_version}"] if node.stage else []
+    said += [f"seed {node.seed}"] if node.seed is not None and not (like and like.seed == node.seed) else []
     said += [f"force {node.force}"] if node.force is not None else []
-    said += [f"commit {commit(node.code_commit)}"] if node.code_commit else []
+    said += (
+        [f"commit {commit(node.code_commit)}"] if node.code_commit and not (like and same_commit(like, node)) else []
+    )
     said += [f"{len(node.principles)} principles"] if node.principles else []
     said += [f"{count} rows from {short_source(source)}" for source, count in sorted(node.sources.items())]
-    said += [f"{node.kept.get('reason') or 'kept'}"] if node.kept else []
+    said += [str(node.kept.get("reason") or "kept")] if node.kept else []
     return said + notes(node)
+
+
+def same_commit(a: Node, b: Node) -> bool:
+    return a.code_commit == b.code_commit
 
 
 def notes(node: Node) -> list[str]:
     """What is out of the ordinary with a node."""
     states = {"removed": "removed by gc", "missing": "no record in this store", "outside": "model from outside"}
     said = [states[node.state]] if node.state in states else []
-    return said + ([f"made again after {node.generation} removals"] if node.generation else [])
+    return said + ([f"made again, removed {node.generation} times before"] if node.generation else [])
 
 
 def commit(name: str) -> str:

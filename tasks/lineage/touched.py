@@ -4,7 +4,7 @@ Rows are counted in their columns, a row group at a time; of a version whose row
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -48,7 +48,7 @@ class TouchedVersion(Frozen):
 
 
 class Touched(Frozen):
-    """Everything that a principle touched, what was made first coming first."""
+    """Everything that a principle touched; a version comes after what it was made from."""
 
     principle: Chosen
     versions: tuple[TouchedVersion, ...]
@@ -100,11 +100,23 @@ def touched(store: Store, records: Records, principle: Chosen, num_row_ids: int 
     while added := {key for key in below.keys() - spread if any(edge.to in spread for edge in below[key])}:
         spread |= added
     versions = []
-    for key in sorted(spread, key=lambda key: (records.all[key].created_at, key)):
+    depths = depths_of({key: [edge.to for edge in below[key] if edge.to in spread] for key in spread})
+    for key in sorted(spread, key=lambda key: (depths[key], records.all[key].created_at, key)):
         through = tuple(dict.fromkeys(edge.to for edge in below[key] if edge.to in spread))
         version = found.get(key) or derived(records, key)
         versions.append(version.model_copy(update={"through": through}))
     return Touched(principle=principle, versions=tuple(versions))
+
+
+def depths_of(made_from: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many steps lie between each key and the last of what it was made from."""
+    depths = dict.fromkeys(made_from, 0)
+    for _ in made_from:  # as often as the longest way is long, at most
+        deeper = {key: 1 + max((depths[to] for to in below), default=-1) for key, below in made_from.items()}
+        if deeper == depths:
+            break
+        depths = deeper
+    return depths
 
 
 def passes(edge: Edge) -> bool:

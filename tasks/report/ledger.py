@@ -1,6 +1,5 @@
-"""Where every row, version and second went: how rows ended, what was made from what, and what it cost."""
+"""Where every row and second went: how rows ended, and what each version cost."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tasks.schema import Status
-from tasks.store import Derivation, Manifest
+from tasks.store import Manifest
 
 STATUSES: tuple[Status, ...] = ("ok", "refused", "unparsable", "skipped", "failed")
 NUM_REASONS = 4
@@ -26,28 +25,6 @@ class Account(NamedTuple):
     """Count, status and reason of rows that are not ok, the commonest first."""
     left_out: int
     """Rows that have yet other reasons."""
-
-
-class Ancestor(NamedTuple):
-    """One input of a version; `anchor` is empty where the page does not have it."""
-
-    role: str
-    version: str
-    anchor: str
-
-
-class Version(NamedTuple):
-    """One committed version and where it came from."""
-
-    name: str
-    version: str
-    content: str
-    stage: str
-    inputs: list[Ancestor]
-    commit: str
-    libraries: str
-    created: str
-    config: str
 
 
 class Cost(NamedTuple):
@@ -74,41 +51,6 @@ def account(name: str, table: pa.Table) -> Account:
 def clip_reason(reason: str | None) -> str:
     text = reason or "no reason given"
     return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " …"
-
-
-def lineage(manifests: Mapping[str, Manifest]) -> list[Version]:
-    """Every version in the order of the method, with what it was made from."""
-    known = {manifest.content_hash: (manifest.version, anchor(name)) for name, manifest in manifests.items()}
-    return [version_of(name, manifest, known) for name, manifest in manifests.items()]
-
-
-def anchor(name: str) -> str:
-    return "version-" + name.replace("/", "-")
-
-
-def ancestors(made: Derivation, known: Mapping[str, tuple[str, str]]) -> list[Ancestor]:
-    """Inputs by version; models of the store likewise, outside ones by the hash of their files."""
-    inputs = [(role, ref.version, ref.content_hash) for role, ref in sorted(made.inputs.items())]
-    models = [(role, known.get(content, (content, ""))[0], content) for role, content in sorted(made.models.items())]
-    found = [Ancestor(role, version, known.get(content, ("", ""))[1]) for role, version, content in inputs + models]
-    slice_ = [Ancestor("constitution slice", made.constitution, anchor("constitution"))] if made.constitution else []
-    return found + slice_
-
-
-def version_of(name: str, manifest: Manifest, known: Mapping[str, tuple[str, str]]) -> Version:
-    made = manifest.derivation
-    libraries = ", ".join(f"{library} {version}" for library, version in sorted(manifest.libraries.items()))
-    return Version(
-        name=name,
-        version=manifest.version,
-        content=manifest.content_hash,
-        stage=f"{made.stage} v{made.code_version}",
-        inputs=ancestors(made, known),
-        commit=manifest.code_commit or "unknown",
-        libraries=libraries,
-        created=manifest.created_at,
-        config=json.dumps(made.config, indent=1, sort_keys=True, ensure_ascii=False),
-    )
 
 
 def costs(manifests: Mapping[str, Manifest]) -> tuple[list[Cost], float]:

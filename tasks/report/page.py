@@ -7,7 +7,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.report.labels import judged_pairs, label_charts, label_figures
-from tasks.report.ledger import STATUSES, account, anchor, costs, duration, lineage, short
+from tasks.report.ledger import STATUSES, account, costs, duration, short
+from tasks.report.lineage import anchor, descent, versions
 from tasks.report.material import Material
 from tasks.report.measures import answer, cautions, frontier_chart, measure_tables, measures_chart, policy_name
 from tasks.report.principles import articles
@@ -66,7 +67,8 @@ def sections(material: Material) -> dict[str, Any]:
         "helpful": held_out_samples(material, "helpful"),
         "chains": revision_chains(material),
         "accounts": [account(name, table) for name, table in tables.items()],
-        "versions": lineage(manifests),
+        "descent": descent(manifests),
+        "versions": versions(manifests),
         "costs": cost_rows,
         "total_seconds": total_seconds,
         "longest": max(cost.share for cost in cost_rows) or 1.0,

@@ -9,6 +9,9 @@ from tasks.store.errors import StoreError
 BLOCK_BYTES = 64 * 2**20
 """Files move in blocks of this size, so that a model of many gigabytes needs no more memory."""
 
+TEMPORARY = ".tmp/"
+"""Where a folder keeps files that are not whole yet; a killed writer leaves some. No listing of `v1/` shows them."""
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 

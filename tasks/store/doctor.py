@@ -17,6 +17,7 @@ from tasks.schema import Frozen
 from tasks.store.backend import _split_s3, open_backend
 from tasks.store.errors import StoreError, StoreUnavailable
 from tasks.store.folder import FolderBackend
+from tasks.store.s3_connection import endpoint, is_loopback
 
 Outcome = Literal["ok", "warning", "broken"]
 
@@ -54,7 +55,7 @@ def examine(uri: str, clock: Callable[[], float] = time.time) -> list[Finding]:
         return [broken("address", error)]
     from tasks.store.doctor_s3 import examine_bucket
 
-    return examine_bucket(bucket, prefix, clock)
+    return [_transport(endpoint()), *examine_bucket(bucket, prefix, clock)]
 
 
 def examine_folder(path: str, clock: Callable[[], float]) -> list[Finding]:
@@ -116,6 +117,16 @@ def judge_clock(skew_seconds: float, whose: str) -> Finding:
         return ok("clock", detail)
     outcome: Outcome = "broken" if size > SKEW_BROKEN_SECONDS else "warning"
     return Finding(check="clock", outcome=outcome, detail=detail, remedy="set this machine's clock (NTP)")
+
+
+def _transport(address: str | None) -> Finding:
+    """Whether others on the network can read along; None: AWS itself."""
+    if address is None or address.startswith("https://"):
+        return ok("transport", "requests are encrypted")
+    if is_loopback(address):
+        return ok("transport", "requests are not encrypted, and do not leave this machine")
+    remedy = "use an https:// endpoint: texts and signatures can be read on the way"
+    return Finding(check="transport", outcome="warning", detail="requests are not encrypted", remedy=remedy)
 
 
 def _folder_condition(backend: FolderBackend, prefix: str) -> Finding:

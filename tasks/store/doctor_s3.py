@@ -36,8 +36,8 @@ def examine_bucket(bucket: str, prefix: str, clock: Callable[[], float]) -> list
     try:
         patient = _Patient(open_probe_client(), bucket, f"{prefix}/" if prefix else "", clock)
     except StoreError as error:
-        return [_transport(), broken("reachable", error)]
-    findings = [_transport(), *patient.admission()]
+        return [broken("reachable", error)]
+    findings = list(patient.admission())
     if any(finding.outcome == "broken" for finding in findings):
         return findings
     try:
@@ -46,16 +46,6 @@ def examine_bucket(bucket: str, prefix: str, clock: Callable[[], float]) -> list
     finally:
         findings += patient.clean_up()
     return findings
-
-
-def _transport() -> Finding:
-    address = endpoint()
-    if address is None or address.startswith("https://"):
-        return ok("transport", "requests are encrypted")
-    if is_loopback(address):
-        return ok("transport", "requests are not encrypted, and do not leave this machine")
-    remedy = "use an https:// endpoint: texts and signatures can be read on the way"
-    return Finding(check="transport", outcome="warning", detail="requests are not encrypted", remedy=remedy)
 
 
 class _Patient:
@@ -210,8 +200,8 @@ class _Patient:
     def clean_up(self) -> list[Finding]:
         """Remove every probe; what stays is named."""
         try:
-            for entry in self._list(self.prefix, 100).get("Contents", []):
-                self.client.delete_object(Bucket=self.bucket, Key=entry["Key"])
+            for probe in self._probes():
+                self.client.delete_object(Bucket=self.bucket, **probe)
         except Exception as error:
             if not is_request_failure(error):
                 raise
@@ -219,6 +209,14 @@ class _Patient:
             remedy = "delete them with other credentials"
             return [Finding(check="clean-up", outcome="warning", detail=detail, remedy=remedy)]
         return []
+
+    def _probes(self) -> list[dict[str, str]]:
+        """What to delete; in a bucket that has been versioned each version, or it would stay below a marker."""
+        if self.versioning in (None, "Disabled"):
+            return [{"Key": entry["Key"]} for entry in self._list(self.prefix, 1000).get("Contents", [])]
+        listed = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.prefix)
+        found = [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]
+        return [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in found]
 
     def _failed(self, check: str, error: Exception) -> Finding:
         detail, _, remedy = explain(error).partition(": ")

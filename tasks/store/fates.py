@@ -8,13 +8,14 @@ see the condemnation, gc will see the pin.
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tasks.schema import Frozen
 from tasks.store import keys
 from tasks.store.backend import Backend, Entry
-from tasks.store.errors import Corrupt, StoreError
+from tasks.store.errors import Corrupt, StoreError, StoreUnavailable
 from tasks.store.identity import canonical_json
 from tasks.store.manifest import Manifest, parse_manifest
 
@@ -99,7 +100,7 @@ def decide_dead(backend: Backend, manifest: Manifest, at: Standing) -> bool:
 
 def tombstones(backend: Backend, dataset: str) -> list[Tombstone]:
     """What gc removed of a dataset, oldest first."""
-    entries = [entry for entry in backend.entries(keys.folder(dataset, "fates")) if _parse(entry.key)[2] == "decided"]
+    entries = [entry for entry in backend.entries(keys.folder(dataset, "fates")) if is_decision(entry.key)]
     found = [(entry.modified, entry.key, read_tombstone(backend, entry, dataset)) for entry in entries]
     dead = sorted((modified, key, stone) for modified, key, stone in found if stone)
     return [
@@ -114,6 +115,10 @@ def read_tombstone(backend: Backend, entry: Entry, dataset: str) -> Manifest | N
         return None
     where, body = backend.location(entry.key), json.loads(backend.get(entry.key))
     return parse_manifest(canonical_json(body["manifest"]), dataset, version_of(entry.key), where)
+
+
+def is_decision(fate_key: str) -> bool:
+    return _parse(fate_key)[2] == "decided"
 
 
 def version_of(fate_key: str) -> str:
@@ -135,13 +140,20 @@ def may_publish(backend: Backend, attempt: str, generation: int) -> None:
 
 def expel(backend: Backend, attempt: str) -> int | None:
     """Keep an attempt from publishing. None: it never will; else the generation that it is publishing."""
-    body = json.loads(keys.register(backend, _attempt_key(attempt), _EXPELLED))
-    return int(body["generation"]) if body["state"] == "publishing" else None
+    data = keys.register(backend, _attempt_key(attempt), _EXPELLED)
+    return None if data == _EXPELLED else int(json.loads(data)["generation"])
+
+
+def generation_in_work(backend: Backend, attempt: str) -> int | None:
+    """What `expel` would answer now."""
+    data = keys.get_or_none(backend, _attempt_key(attempt))
+    return None if data in (None, _EXPELLED) else int(json.loads(data or b"{}")["generation"])
 
 
 def forget(backend: Backend, attempt: str) -> None:
-    """Remove the register of an attempt that has published or lost for good."""
-    backend.delete(_attempt_key(attempt))
+    """Remove the register of an attempt that has published or lost for good, where this process may delete."""
+    with suppress(StoreUnavailable):  # what is left is small, and says nothing of any other attempt
+        backend.delete(_attempt_key(attempt))
 
 
 def _decide(backend: Backend, dataset: str, version: str, at: Standing, data: bytes) -> bytes:

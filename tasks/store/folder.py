@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tasks.store.backend import BLOCK_BYTES, Entry
+from tasks.store.backend import BLOCK_BYTES, TEMPORARY, Entry
 from tasks.store.errors import StoreUnavailable
 
-_TEMPORARY = ".tmp"
 _KEPT_LEVELS = 2
 """Folders no deeper than this (`v1/pins`) stay when they become empty: others are about to write there."""
 _REMEDIES = {
@@ -43,7 +42,7 @@ class FolderBackend:
         backend = cls(Path(path).expanduser().absolute())
         with backend._explained("open it for writing"):
             _make_folder(backend.root)
-        probe = f"{_TEMPORARY}/probe-{uuid.uuid4().hex}"
+        probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         backend.put_if_absent(probe, b"")
         (backend.root / probe).unlink()
         return backend
@@ -117,7 +116,7 @@ class FolderBackend:
     @contextmanager
     def _temporary(self, blocks: Iterable[bytes]) -> Iterator[Path]:
         """A file with these bytes, on disk, outside every listing; gone afterwards unless it was moved."""
-        folder = self.root / _TEMPORARY
+        folder = self.root / TEMPORARY
         _make_folder(folder)
         path = folder / uuid.uuid4().hex
         try:

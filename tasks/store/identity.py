@@ -8,7 +8,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -128,14 +128,14 @@ def _row_texts(rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
 
 def _value_texts(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
     """The canonical JSON of each value. Raises: ValueError, TypeError: one has no stable form."""
-    values, encode = column.to_pylist(), _encode
+    encode: Callable[[Any], str] = _encode
     if pa.types.is_string(column.type):
         encode = encode_basestring_ascii
     elif pa.types.is_integer(column.type):
         encode = int.__repr__
     elif pa.types.is_floating(column.type) and pc.all(pc.is_finite(column), min_count=0).as_py():
         encode = float.__repr__
-    return ("null" if value is None else encode(value) for value in values)
+    return ("null" if value is None else encode(value) for value in column.to_pylist())
 
 
 def _named_row_hash(row: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@
     v1/datasets/<dataset>/chunks/<version>/<key>.parquet      resume points
     v1/datasets/<dataset>/blobs/<version>/<name>              logs and reports, for people
     v1/pins/<id>.json                                         what a live process needs
+    v1/claims/<dataset>/<version>/<n>.json                    who makes a version now: advice
     v1/attempts/<attempt>.json                                whether an attempt may still publish
 
 No key of a manifest is ever used for another one, so a delete that arrives late can never hit a newer version.
@@ -23,6 +24,7 @@ from tasks.store.identity import check_dataset, check_name
 ROOT = "v1/datasets"
 PINS = "v1/pins/"
 ATTEMPTS = "v1/attempts/"
+CLAIMS = "v1/claims/"
 
 Kind = Literal["data", "versions", "fates", "tags", "chunks", "blobs"]
 

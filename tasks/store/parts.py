@@ -68,7 +68,13 @@ class PartsEncoder:
 
     def _open_part(self) -> None:
         self._buffer, self._rows = io.BytesIO(), 0
-        self._writer = pq.ParquetWriter(self._buffer, self.schema, compression="zstd", write_page_checksum=True)
+        self._writer = pq.ParquetWriter(
+            self._buffer,
+            self.schema,
+            compression="zstd",
+            write_page_checksum=True,
+            write_statistics=["row_id"],  # the least and greatest of long texts would swell the footer
+        )
 
     def _close_part(self) -> EncodedFile:
         self._writer.close()

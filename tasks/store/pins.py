@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tasks.schema import Frozen
 from tasks.store import keys
-from tasks.store.backend import Backend
+from tasks.store.backend import Backend, Entry
 from tasks.store.errors import StoreUnavailable
 from tasks.store.identity import check_dataset
 
@@ -138,18 +138,18 @@ class LivePins(NamedTuple):
     holds: dict[tuple[str, str], str]
     """(dataset, version) -> one of its holders."""
     attempts: frozenset[str]
-    expired: tuple[str, ...]
-    """Keys of pins that are no longer believed."""
+    expired: tuple[Entry, ...]
+    """Pins that are no longer believed."""
 
 
 def read_pins(backend: Backend, now: float, grace_seconds: float) -> LivePins:
     """Every pin; live is what was written within the grace before `now`, by the place's own clock."""
     holds: dict[tuple[str, str], str] = {}
     attempts: set[str] = set()
-    expired: list[str] = []
+    expired: list[Entry] = []
     for entry in backend.entries(keys.PINS):
         if entry.modified < now - grace_seconds:
-            expired.append(entry.key)
+            expired.append(entry)
             continue
         data = keys.get_or_none(backend, entry.key)
         if data is not None:  # else its owner has just let go

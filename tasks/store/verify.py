@@ -80,13 +80,15 @@ def verify_version(store: Store, dataset: str, version: str, progress: Progress 
 
     Where the manifest cannot be believed, what it lists is not read.
 
-    Raises: NotCommitted: there is neither such a version nor a chunk of it. StoreUnavailable: the place is not
-    to be reached.
+    Raises: NotCommitted: there is neither such a version nor a chunk of it, or gc removed it meanwhile.
+    StoreUnavailable: the place is not to be reached.
     """
     check = _Check(store, dataset, version, progress)
     manifest = check.read_manifest()
     if manifest:
         check.check_parts(manifest)
+        if check.problems and standing(store.backend, dataset, version).generation != manifest.generation:
+            raise NotCommitted(f"store {store.uri}: {dataset} {version} was removed by gc while it was read")
     check.check_chunks()
     if not manifest and not check.problems and not check.chunks:
         raise NotCommitted(f"store {store.uri}: {dataset} has no version {version}, and no chunk of one")

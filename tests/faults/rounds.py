@@ -71,9 +71,9 @@ def race(
                 crash_rate=0.02 if kills else 0.0, collects=number == 0, **peril)  # type: ignore[arg-type]
             for number in range(NUM_WRITERS)
         ]  # fmt: skip
-        killed, hanging = _run(jobs, kills, randomness)
+        killed, broken = _run(jobs, kills, randomness)
         found = check(place, Path(folder), seeds)
-        return replace(found, killed=killed, violations=found.violations + hanging)
+        return replace(found, killed=killed, violations=found.violations + broken)
 
 
 def check(place: Place, journals: Path, seeds: range) -> Outcome:
@@ -91,20 +91,24 @@ def _run(jobs: list[Job], kills: int, randomness: random.Random) -> tuple[int, t
     """Run the jobs to their end; whoever is killed is replaced by another with the same order."""
     running = [(job, _start(job)) for job in jobs]
     deadline = time.monotonic() + LIMIT_SECONDS
+    broken: list[str] = []
     strike, killed, number = time.monotonic() + randomness.uniform(0.1, 1.0), 0, len(jobs)
     while running and time.monotonic() < deadline:
         time.sleep(0.02)
         if killed < kills and time.monotonic() > strike:
-            os.kill(randomness.choice(running)[1].pid or 0, signal.SIGKILL)
+            randomness.choice(running)[1].kill()
             strike = time.monotonic() + randomness.uniform(0.1, 1.0)
         for job, process in [pair for pair in running if not pair[1].is_alive()]:
             running.remove((job, process))
             if process.exitcode == -signal.SIGKILL:
                 killed, number = killed + 1, number + 1
                 running.append((successor := _successor(job, number, killed < kills), _start(successor)))
+            elif process.exitcode:
+                broken.append(f"a writer ended with exit code {process.exitcode}")
     for _, process in running:
         process.kill()
-    return killed, ("a writer did not end",) * len(running)
+        broken.append(f"a writer had not ended after {LIMIT_SECONDS:.0f} s")
+    return killed, tuple(broken)
 
 
 def _successor(job: Job, number: int, may_die: bool) -> Job:

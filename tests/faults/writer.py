@@ -1,6 +1,6 @@
 """One writer process of a round: commits, reads back, tags and collects garbage, and journals what it was told.
 
-    python -m tests.faults.writer JOB        for writers that need something preloaded; else they are forked
+python -m tests.faults.writer JOB        for writers that need something preloaded; else they are forked
 """
 
 import ctypes
@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import s3fs  # noqa: F401  imported by the fork server once, instead of by every writer
 
 from tasks.schema import DatasetRef
 from tasks.store import Corrupt, NotCommitted, Store, StoreError, StoreUnavailable
-from tasks.store.gc import Retention, collect_garbage
+from tasks.store.gc import collect_garbage
+from tasks.store.retention import Retention
 from tests.small_versions import completions, derivation
 
 DATASET, TAG = "completions", "prod"
@@ -157,7 +157,7 @@ def foreign_rows(store: Store, ref: DatasetRef, seed: int) -> str | None:
 
 
 def collect(store: Store, job: Job, seed: int, journal: Journal) -> None:
-    collect_garbage(store, Retention(), grace_seconds=0)
+    collect_garbage(store.backend, Retention(), grace_seconds=0)
 
 
 @contextmanager
