@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup demo test test-faults lint micro-model requirements clean
+.PHONY: help setup demo test test-faults lint micro-model requirements bench-store clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,13 @@ micro-model: setup  ## train the committed micro model anew (about 15 minutes)
 
 requirements:  ## resolve the pinned versions in infra/requirements anew
 	@$(PYTHON) infra/setup_environments.py --refresh
+
+bench-store: setup .solon/tools/bench/stamp  ## a million rows in the store beside delta-rs (minutes, 7 GB of disk)
+	@$(VENV)/python -m benchmarks.store
+
+.solon/tools/bench/stamp: infra/requirements/benchmarks.txt
+	@$(PYTHON) -m venv --clear .solon/tools/bench
+	@.solon/tools/bench/bin/pip install --quiet -r $< && touch $@
 
 clean:  ## remove the local store and Prefect's home (.solon); the environments stay
 	rm -rf .solon

@@ -46,7 +46,7 @@ def table_row(stage: StagePlan) -> dict[str, Any]:
         "rows": stage.rows or "",
         "to make": rows_to_make(stage),
         "tokens": cost.num_tokens if cost and cost.num_tokens else "",
-        "seconds": round(cost.seconds, 1) if cost else unmeasured(stage),
+        "seconds": round(cost.seconds, 1) if cost else "not measured yet" if stage.spends else "",
         "GPU hours": round(cost.gpu_hours, 3) if cost else "",
     }
 
@@ -55,11 +55,6 @@ def rows_to_make(stage: StagePlan) -> str:
     if stage.state == "fresh" or not (stage.rows or stage.rows_to_make):
         return ""
     return f"{stage.rows_to_make}" if stage.exact else f"at most {stage.rows_to_make}"
-
-
-def unmeasured(stage: StagePlan) -> str:
-    nothing_to_spend = stage.state in ("fresh", "kept") or (stage.exact and stage.rows > 0 and stage.rows_to_make == 0)
-    return "" if nothing_to_spend else "not measured yet"
 
 
 def summary(made: Plan) -> str:

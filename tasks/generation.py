@@ -64,6 +64,10 @@ class GeneratingStage(Stage):
     def core(self, store: Store) -> Core:
         """The pure core, bound to its settings and principles."""
 
+    def asks_model(self) -> bool:
+        """Whether the model is asked at all."""
+        return True
+
     def recipe(self) -> Recipe:
         """What its rows have in common."""
         config = getattr(self, "config", None)

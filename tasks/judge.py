@@ -62,13 +62,16 @@ class JudgeStage(GeneratingStage):
         }
 
     def constitution_slice(self, store: Store) -> str | None:
-        if self.config.evaluator == "micro_oracle":
+        if not self.asks_model():
             return None
         return read_constitution(store, self.constitution).comparison_slice()
 
     @property
     def writer(self) -> ModelRef:
         return self.feedback
+
+    def asks_model(self) -> bool:
+        return self.config.evaluator == "feedback"
 
     def items(self, store: Store) -> Iterator[Case]:
         return read_cases(store, self.prompts, self.samples)
@@ -77,7 +80,7 @@ class JudgeStage(GeneratingStage):
         return sum(ref.rows for ref in self.samples.values())
 
     def core(self, store: Store) -> Core:
-        if self.config.evaluator == "micro_oracle":
+        if not self.asks_model():
             return lambda cases, generator, reuse: judge_by_oracle(cases)
         principles = read_constitution(store, self.constitution).comparison_principles()
         recipe = self.recipe()

@@ -26,7 +26,7 @@ from tasks.store import Derivation, InputRef, Store
 from tasks.store.identity import digest, rows_to_table
 
 SEED = 3
-NUM_PROMPTS = 12
+NUM_PROMPTS = 40
 NUM_ROUNDS = 2
 OUTSIDE = ModelRef(model="external", version="c0ffee" + "0" * 34, content_hash="f" * 64, source="org/model")
 FEEDBACK = ModelRef(model="external", version="fee1" + "0" * 36, content_hash="e" * 64, source="org/judge")

@@ -124,6 +124,13 @@ def test_upstream_removed_and_unknown_versions_still_show(world):
     assert "removed by gc" in facts(nodes[key(refs["revisions"])])
 
 
+def test_upstream_principles_are_known_from_any_constitution_with_the_slice(world):
+    labels_key, cited = key(world.refs["labels"]), key(world.refs["constitution"])
+    nodes = upstream(Records(m for m in manifests(world.store) if key_of(m) != cited), labels_key).nodes
+    assert nodes[cited].state == "missing"  # the third run's constitution asks the same questions
+    assert nodes[labels_key].principles == {p.id: p.comparison_hash for p in OLD.principles}
+
+
 def test_upstream_version_made_again_after_gc_is_live(world):
     live = manifests(world.store)
     assert Records(live, live).removed == {}
@@ -304,7 +311,7 @@ def test_row_holders_are_the_versions_with_its_key(world, records):
 
 
 def test_row_unknown_is_an_error(world, records):
-    with pytest.raises(StoreError, match=r"no row 'p99/0' among its 26"):
+    with pytest.raises(StoreError, match=r"no row 'p99/0' among its 82"):
         lineage_of(world, records, world.refs["revisions"], "p99/0")
 
 
@@ -313,7 +320,7 @@ def test_row_unknown_is_an_error(world, records):
 
 def test_rows_touched_reworded_critique_is_what_a_redraw_shows(world):
     manifest = newest_under(world.store, OLD, "revision")
-    found = rows_touched(world.store, manifest, NEW_CRITIQUE, "revision")
+    found = rows_touched(world.store, manifest, OLD, NEW_CRITIQUE, "revision")
     asked = [r for r in revisions(OLD) if r.status != "skipped"]
     first = [r.prompt_id for r in asked if r.principle_id == "harm-1" and r.round == 0]
     second = [r.prompt_id for r in asked if r.principle_id == "harm-1" and r.round == 1]
@@ -325,7 +332,7 @@ def test_rows_touched_reworded_critique_is_what_a_redraw_shows(world):
 
 
 def test_rows_touched_reworded_question_is_both_orders_of_its_draws(world):
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), NEW_QUESTION, "comparison")
+    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, NEW_QUESTION, "comparison")
     assert (found.rows, found.touched) == (2 * NUM_PROMPTS, len(under(labels(OLD), "tone-1")))
     assert found.following == 0 and found.chains is None
 
@@ -339,16 +346,35 @@ def test_rows_touched_added_principle_takes_only_its_own(world):
             )
         }
     )
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), grown, "comparison")
+    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, grown, "comparison")
     assert found.touched == len([r for r in labels(grown) if r.principle_id == "new" and r.status != "skipped"])
 
 
 def test_rows_touched_same_words_under_another_id_touch_only_what_gets_other_words(world):
     renamed = small_constitution(tone_1={"id": "manners"})
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), renamed, "comparison")
+    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, renamed, "comparison")
     pairs = [(a, b) for a, b in zip(labels(OLD), labels(renamed), strict=True) if a.status != "skipped"]
     assert diff_constitutions(OLD, renamed).renamed
     assert found.touched == sum(a.principle_hash != b.principle_hash for a, b in pairs)
+
+
+@pytest.mark.parametrize("phase", ["revision", "comparison"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tone_1": {"weight": 3.0}},
+        {"tone_1": {"weight": 0.25}, "harm_1": {"weight": 1.5}},
+        {"tone_1": {"enabled": False}, "calm_1": {"weight": 0.5, "critique_request": "?", "comparison_question": "!"}},
+        {"tone_1": {"id": "manners", "weight": 2.0}, "harm_2": {"weight": 0.1}},
+        {name: {"enabled": False} for name in ("tone_1", "harm_1", "harm_2")},
+    ],
+)
+def test_rows_touched_any_weights_is_what_drawing_all_again_shows(world, changes, phase):
+    new = small_constitution(**changes)
+    rows = revisions if phase == "revision" else labels
+    again = {r.row_id: r.principle_hash for r in rows(new)}
+    expected = sum(again[r.row_id] != r.principle_hash for r in rows(OLD) if r.status != "skipped")
+    assert rows_touched(world.store, newest_under(world.store, OLD, phase), OLD, new, phase).touched == expected
 
 
 def test_newest_under_another_constitution_is_nothing(world):
@@ -372,9 +398,9 @@ def test_draw_keys_are_those_of_the_stages(tmp_path: Path):
 
     made = derivation("revise", "revisions", {}, OLD.revision_slice())
     ref = world.rows(made, revised, Revision)
-    assert rows_touched(world.store, world.store.manifest("revisions", ref.version), OLD, "revision").touched == 0
+    assert rows_touched(world.store, world.store.manifest("revisions", ref.version), OLD, OLD, "revision").touched == 0
     pair = Comparison(row_id="c/0", reuse_key="k", prompt_id=given.prompt_id, completion_a="a", completion_b="b")
     questions = [Question(given, pair, order) for order in ("ab", "ba")]
     judged = label(questions, OLD.comparison_principles(), FakeGenerator(echo("l")), "feedback", recipe(seed=3))
     ref = world.rows(derivation("label", "labels", {}, OLD.comparison_slice()), judged, Label)
-    assert rows_touched(world.store, world.store.manifest("labels", ref.version), OLD, "comparison").touched == 0
+    assert rows_touched(world.store, world.store.manifest("labels", ref.version), OLD, OLD, "comparison").touched == 0

@@ -138,6 +138,17 @@ def test_claim_that_changes_hands_starts_the_patience_anew(store: Store) -> None
     assert set(world.waited_for) == {"first", "other"}
 
 
+def test_claim_lost_to_somebody_who_was_quicker_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, stale = store.backend.keys, [[]]
+    first = won(World(store).claim("first"))
+    monkeypatch.setattr(
+        store.backend, "keys", lambda prefix: stale.pop() if stale and "claims" in prefix else found(prefix)
+    )
+    world = World(store, meanwhile=first.end)
+    assert won(world.claim("second")).number == 1
+    assert world.waited_for == ["first"]
+
+
 def test_claim_end_leaves_a_claim_of_the_same_number_by_another(store: Store) -> None:
     first = won(World(store).claim("first"))
     store.backend.delete(f"v1/claims/{DATASET}/{VERSION}/1.json")
@@ -161,6 +172,17 @@ def test_claim_won_after_the_holder_committed_and_ended_is_given_up(
     monkeypatch.setattr(store.backend, "keys", keys)
     assert World(store).claim("second") is None
     assert claim_files(store) == []
+
+
+def test_claim_whose_old_record_gc_removed_still_lives_while_it_beats(store: Store) -> None:
+    first = won(World(store).claim("first"))
+    first.beat()
+    store.backend.delete(f"v1/claims/{DATASET}/{VERSION}/1.json")
+    world = World(store)
+    world.meanwhile = lambda: first.beat() if world.seconds < 1500 else first.end()
+    assert won(world.claim("second")).number == 1
+    assert world.seconds == 1500
+    assert claim_files(store) == ["1.json"]
 
 
 def test_claim_unreadable_record_is_waited_for_like_any_other(store: Store) -> None:

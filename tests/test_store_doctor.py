@@ -235,7 +235,8 @@ def test_examine_s3_clock_is_compared_with_the_date_of_the_answer(
 def test_examine_s3_missing_bucket_elsewhere_is_broken(
     server: Server, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.store.doctor_s3.is_loopback", lambda address: False)
+    for module in ("doctor", "doctor_s3"):
+        monkeypatch.setattr(f"tasks.store.{module}.is_loopback", lambda address: False)
     found = outcomes(examine(f"s3://solon-{uuid.uuid4().hex[:12]}"))
     assert (found["bucket"], found["transport"]) == ("broken", "warning")
 

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from tasks.schema import DatasetRef, ModelRef
 from tasks.store import Derivation, InvalidName, Store, StoreError
 from tasks.store.claims import claim
+from tasks.store.diff import diff_versions
 from tasks.store.identity import check_dataset, check_file_path, check_name
 from tasks.store.manifest import Part, new_manifest
+from tasks.store.reuse import ReuseIndex
 from tasks.store.verify import verify_store, verify_version
 
 HOSTILE = {
@@ -229,6 +231,11 @@ OTHERS: dict[str, tuple[Callable[[Store, str], Any], dict[str, str]]] = {
     "verify_version, dataset": (lambda store, text: verify_version(store, text, VERSION), HOSTILE_DATASETS),
     "verify_version, version": (lambda store, text: verify_version(store, "labels", text), HOSTILE),
     "verify_store": (lambda store, text: list(verify_store(store, [text])), HOSTILE_DATASETS),
+    "diff_versions, dataset": (
+        lambda store, text: diff_versions(store, GOOD["ref"].model_copy(update={"dataset": text}), GOOD["ref"]),
+        HOSTILE_DATASETS,
+    ),
+    "ReuseIndex.build": (lambda store, text: ReuseIndex.build(store, text, "0" * 64, ROWS.schema), HOSTILE_DATASETS),
     "claim, dataset": (lambda store, text: claim(store, text, VERSION, "me"), HOSTILE_DATASETS),
     "claim, version": (lambda store, text: claim(store, "labels", text, "me"), HOSTILE),
 }

@@ -1,7 +1,7 @@
 """`./solon plan`: what a run would do, why, and what it would take."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -40,11 +40,16 @@ def plan(
         totals = {"fresh": made.is_fresh, "rows_to_make": made.rows_to_make, "seconds": made.seconds}
         print_json(json.loads(made.model_dump_json()) | totals | {"gpu_hours": made.gpu_hours})
     else:
-        rows = [table_row(stage) for stage in made.stages]
-        table = Table(*rows[0], title=f"Plan on {made.store}")
-        for row in rows:
-            table.add_row(*map(str, row.values()))
-        console.print(table)
+        console.print(plan_table([table_row(stage) for stage in made.stages], f"Plan on {made.store}"))
         console.print(summary(made))
     if exit_code and not made.is_fresh:
         raise typer.Exit(WORK_TO_DO)
+
+
+def plan_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """The rows as a table, without the columns that say nothing."""
+    columns = [name for name in rows[0] if any(row[name] != "" for row in rows)]
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in columns))
+    return table

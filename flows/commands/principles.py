@@ -83,7 +83,7 @@ def rows_by_phase(
 
     moved = [phase.phase for phase in found.phases if phase.moved]
     made = [(phase, newest_under(store, old, phase)) for phase in moved]
-    return {phase: rows_touched(store, manifest, new, phase) for phase, manifest in made if manifest}
+    return {phase: rows_touched(store, manifest, old, new, phase) for phase, manifest in made if manifest}
 
 
 def as_document(found: "ConstitutionDiff", rounds: int, rows: "dict[str, RowsTouched] | None") -> dict[str, Any]:

@@ -161,10 +161,11 @@ def rows_ref(manifest: "Manifest") -> "DatasetRef":
 
 def run_checks(store: "Store", dataset: str | None, name: str | None, progress: "Progress") -> Iterator["VersionCheck"]:
     """One version, all of a dataset, or everything. A whole version id is checked though its manifest be damaged."""
+    from tasks.store.tags import is_tag
     from tasks.store.verify import verify_store, verify_version
 
     if dataset is None or name is None:
         yield from verify_store(store, [dataset] if dataset else None, progress)
     else:
-        whole = len(name) == 32 and not name.strip("0123456789abcdef")
-        yield verify_version(store, dataset, name if whole else store.resolve(dataset, name).version, progress)
+        version = store.resolve(dataset, name).version if is_tag(name) else name
+        yield verify_version(store, dataset, version, progress)

@@ -1,12 +1,12 @@
 """Which rows an amended constitution touches: the newest version made before it, drawn again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
-from constitutions import Constitution, draw
+from constitutions import Constitution, Principle, draw
 from constitutions.diff import Phase, principles_of, slice_of, text_hash
 from tasks.schema import Frozen
 from tasks.store import Manifest, Store
@@ -42,8 +42,8 @@ def newest_under(store: Store, constitution: Constitution, phase: Phase) -> Mani
     return made[-1] if made else None
 
 
-def rows_touched(store: Store, manifest: Manifest, new: Constitution, phase: Phase) -> RowsTouched:
-    """Draw every row of the version again under `new`, a row group in memory at a time.
+def rows_touched(store: Store, manifest: Manifest, old: Constitution, new: Constitution, phase: Phase) -> RowsTouched:
+    """Draw every row of a version that was made under `old` again under `new`, a row group in memory at a time.
 
     Rows of a chain stand together, in the order of their rounds.
 
@@ -51,7 +51,7 @@ def rows_touched(store: Store, manifest: Manifest, new: Constitution, phase: Pha
     """
     rows = touched = following = chains = chains_touched = 0
     chain, broken = None, False
-    for row, moved in redrawn(store, manifest, new, phase):
+    for row, moved in redrawn(store, manifest, old, new, phase):
         if phase == "revision" and row["prompt_id"] != chain:
             chain, broken, chains = row["prompt_id"], False, chains + 1
         rows, touched, following = rows + 1, touched + moved, following + (broken and not moved)
@@ -68,19 +68,39 @@ def rows_touched(store: Store, manifest: Manifest, new: Constitution, phase: Pha
     )
 
 
-def redrawn(store: Store, manifest: Manifest, new: Constitution, phase: Phase) -> Iterator[tuple[dict[str, Any], bool]]:
+def redrawn(
+    store: Store, manifest: Manifest, old: Constitution, new: Constitution, phase: Phase
+) -> Iterator[tuple[dict[str, Any], bool]]:
     """Every row that was asked, and whether its draw has another text now."""
-    principles, seed = principles_of(new, phase), manifest.derivation.seed
+    rivals, seed = rivals_of(principles_of(old, phase), principles_of(new, phase)), manifest.derivation.seed
 
     @lru_cache(maxsize=64)  # both orders of a comparison share their draw
-    def text_of(*key: str | int) -> str:
-        return text_hash(draw(principles, seed, *key), phase)
+    def text_of(drawn: str, *key: str | int) -> str | None:
+        chosen = rivals(drawn)
+        winner = draw(chosen, seed, *key) if len(chosen) > 1 else next(iter(chosen), None)
+        return text_hash(winner, phase) if winner else None
 
-    columns = [*COLUMNS[phase], "principle_hash", "status"]
+    columns = [*COLUMNS[phase], "principle_id", "principle_hash", "status"]
     for table in store.read_tables(manifest.dataset_ref(), columns=columns):
         for row in asked(table):
-            moved = not principles or text_of(*draw_key(row, phase)) != row["principle_hash"]
-            yield row, moved
+            yield row, text_of(row["principle_id"], *draw_key(row, phase)) != row["principle_hash"]
+
+
+def rivals_of(before: Sequence[Principle], after: Sequence[Principle]) -> Callable[[str], Sequence[Principle]]:
+    """By the principle that was drawn before: those among which it is decided now, mostly itself alone.
+
+    Only what has more weight than before can win against one that has no less; and drawing is what takes time.
+    """
+    weights = {p.id: p.weight for p in before}
+    risen = [p for p in after if p.weight > weights.get(p.id, 0.0)]
+    own = {p.id: p for p in after if p.id in weights and p.weight >= weights[p.id]}
+
+    def rivals(drawn: str) -> Sequence[Principle]:
+        if drawn not in own:
+            return after
+        return [own[drawn], *(p for p in risen if p.id != drawn)]
+
+    return rivals
 
 
 def asked(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -144,18 +144,18 @@ class Records:
         cited = manifest.derivation.cites.get("constitution")
         if cited:
             return [cited]
-        wanted = manifest.derivation.constitution
-        return [key for key, phases in self.phases.items() if wanted in phases]
+        return self.constitutions_with(manifest.derivation.constitution)
+
+    def constitutions_with(self, slice_: str | None) -> list[str]:
+        return [key for key, phases in self.phases.items() if slice_ in phases]
 
     def principles(self, key: str) -> dict[str, str]:
         """What the version drew from; empty where it read no constitution or its constitution is not known."""
         if key in self.constitutions:
             return {p.id: p.hash for p in self.constitutions[key].principles}
-        wanted = self.all[key].derivation.constitution
-        for constitution in self.constitutions_of(self.all[key]):
-            phase = self.phases.get(constitution, {}).get(wanted or "")
-            if phase is not None:
-                return phase_hashes(self.constitutions[constitution], phase)
+        slice_ = self.all[key].derivation.constitution
+        for constitution in self.constitutions_with(slice_):  # whichever: the slice is what they have in common
+            return phase_hashes(self.constitutions[constitution], self.phases[constitution][slice_])
         return {}
 
 

@@ -40,6 +40,8 @@ class StagePlan(Frozen):
     """Rows that a model has to write."""
     exact: bool
     """Whether `rows_to_make` is exact; if not, it is the most it can be."""
+    spends: bool
+    """Whether making it takes a model or a training; the others take seconds."""
     cost: Cost | None
     """None: nothing to spend, or no earlier run to measure by."""
 
@@ -70,5 +72,5 @@ class Plan(Frozen):
 
     @property
     def unmeasured(self) -> list[str]:
-        """Stages to be made of which nothing is known but their rows: their time is missing in the sums."""
-        return [s.stage for s in self.stages if s.state.startswith("stale") and s.cost is None]
+        """Stages to spend on of which nothing is known but their rows: their time is missing in the sums."""
+        return [stage.stage for stage in self.stages if stage.spends and stage.cost is None]

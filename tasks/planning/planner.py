@@ -104,7 +104,8 @@ class Planner:
     def note(self, stage: Stage, derivation: Derivation, ref: Ref, state: str, reasons: list[str]) -> Ref:
         stale = state.startswith("stale")
         rows = self.forecast(stage, derivation, ref) if stale else RowForecast(rows=rows_of(ref), to_make=0, exact=True)
-        costs_something = stale and not stage.cheap and (rows.to_make > 0 or not isinstance(stage, GeneratingStage))
+        generates = isinstance(stage, GeneratingStage)
+        spends = stale and (rows.to_make > 0 if generates else not stage.cheap)
         if rows.rows:
             self.to_make[ref.content_hash] = rows.to_make / rows.rows
         self.stages.append(
@@ -118,7 +119,8 @@ class Planner:
                     "rows": rows.rows,
                     "rows_to_make": rows.to_make,
                     "exact": rows.exact,
-                    "cost": forecast_cost(self.store, derivation, rows.to_make) if costs_something else None,
+                    "spends": spends,
+                    "cost": forecast_cost(self.store, derivation, rows.to_make) if spends else None,
                 }
             )
         )
@@ -127,6 +129,8 @@ class Planner:
     def forecast(self, stage: Stage, derivation: Derivation, ref: Ref) -> RowForecast:
         if not isinstance(stage, GeneratingStage):
             return RowForecast(rows=rows_of(ref), to_make=0, exact=not has_pending(derivation))
+        if not stage.asks_model():
+            return RowForecast(rows=rows_of(ref), to_make=0, exact=True)
         if has_pending(derivation):
             return RowForecast(rows=rows_of(ref), to_make=rows_of(ref), exact=False)
         return forecast_rows(stage, self.store)

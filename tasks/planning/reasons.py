@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from constitutions import Constitution, Principle
+from constitutions import Constitution
+from constitutions.diff import PHASE_TEXTS, Phase, PrincipleChange, diff_constitutions, principles_of
 from tasks.constitution import read_constitution
 from tasks.schema import DatasetRef, is_pending
 from tasks.store import Derivation, Manifest, Store, StoreError
@@ -69,22 +70,19 @@ def principle_changes(store: Store, old: Derivation, new: Derivation) -> list[st
     before, after = (cited_constitution(store, d) for d in (old, new))
     if before is None or after is None:
         return []
-    phase = "revision" if new.stage == "revise" else "comparison"
-    ours, theirs = phase_principles(before, phase), phase_principles(after, phase)
-    lines = [f"principle {name} added" for name in theirs if name not in ours]
-    lines += [f"principle {name} removed" for name in ours if name not in theirs]
-    for name in (name for name in ours if name in theirs):
-        old_principle, new_principle = ours[name], theirs[name]
-        if getattr(old_principle, f"{phase}_hash") != getattr(new_principle, f"{phase}_hash"):
-            lines.append(f"principle {name} reworded")
-        if old_principle.weight != new_principle.weight:
-            lines.append(f"principle {name} reweighted {old_principle.weight:g} -> {new_principle.weight:g}")
-    return lines
+    phase: Phase = "revision" if new.stage == "revise" else "comparison"
+    serving = {p.id for constitution in (before, after) for p in principles_of(constitution, phase)}
+    diff = diff_constitutions(before, after)
+    lines = [f"principle {p.id} added" for p in diff.added if p.id in serving]
+    lines += [f"principle {p.id} removed" for p in diff.removed if p.id in serving]
+    return lines + [line for c in diff.changed if c.id in serving for line in principle_change(c, phase)]
 
 
-def phase_principles(constitution: Constitution, phase: str) -> dict[str, Principle]:
-    chosen = constitution.revision_principles() if phase == "revision" else constitution.comparison_principles()
-    return {principle.id: principle for principle in chosen}
+def principle_change(change: PrincipleChange, phase: Phase) -> list[str]:
+    lines = [f"principle {change.old_id} renamed {change.id}"] if change.renamed else []
+    lines += [f"principle {change.id} reworded"] if change.changed(*PHASE_TEXTS[phase]) else []
+    counted = [field for field in change.fields if field.name in ("weight", "enabled")]
+    return lines + [f"principle {change.id}: {field.name} {field.old} -> {field.new}" for field in counted]
 
 
 def cited_constitution(store: Store, derivation: Derivation) -> Constitution | None:

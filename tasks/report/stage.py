@@ -24,6 +24,7 @@ class ReportStage(Stage):
     stage: ClassVar[str] = "report"
     dataset: ClassVar[str] = "report"
     code_version: ClassVar[int] = 1
+    cheap: ClassVar[bool] = True
 
     constitution: DatasetRef
     prompts: DatasetRef

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tasks.store import keys
 from tasks.store.backend import Backend
 from tasks.store.errors import StoreUnavailable
-from tasks.store.identity import canonical_json, check_dataset, check_name
+from tasks.store.identity import canonical_json, check_dataset
 from tasks.store.store import Store
 
 BEAT_SECONDS = 15.0
@@ -59,11 +60,11 @@ class Claim:
         self._ended.set()
         if self._heart.is_alive():
             self._heart.join()
-        key = f"{self._base}{self.number}"
         try:
-            if _get(self._backend, f"{key}.json") == self._data:  # else it was taken over, and the number used again
-                self._backend.delete(f"{key}.json")
-                self._backend.delete(f"{key}.beat")
+            for key in (f"{self._base}{self.number}.json", f"{self._base}{self.number}.beat"):
+                data = keys.get_or_none(self._backend, key)
+                if data and data.startswith(self._data):  # else it was taken over, and its number used again
+                    self._backend.delete(key)
         except StoreUnavailable:
             return
 
@@ -94,12 +95,12 @@ def claim(
 
     Raises: InvalidName. StoreUnavailable. Corrupt: the version's manifest is damaged.
     """
-    base = f"v1/claims/{check_dataset(dataset)}/{check_name(version, 'version')}/"
+    base = f"{keys.CLAIMS}{check_dataset(dataset)}/{keys.check_version(version)}/"
     seen: tuple[int, bytes | None] = (0, None)
     since = monotonic()
     while store.find(dataset, version) is None:
         number = _newest(store.backend, base)
-        state = (number, _get(store.backend, f"{base}{number}.beat"))
+        state = (number, keys.get_or_none(store.backend, f"{base}{number}.beat"))
         if state != seen:
             seen, since = state, monotonic()
         if number == 0 or monotonic() - since >= patience_seconds:
@@ -107,7 +108,7 @@ def claim(
             if won:
                 return _unless_committed(store, dataset, version, won)
             continue
-        waiting(_holder(_get(store.backend, f"{base}{number}.json")))
+        waiting(_holder(keys.get_or_none(store.backend, f"{base}{number}.json")))
         sleep(poll_seconds)
     return None
 
@@ -132,8 +133,8 @@ def _create(backend: Backend, base: str, number: int, holder: str, beat_seconds:
 
 
 def _newest(backend: Backend, base: str) -> int:
-    """The number of the newest claim; 0 where there is none."""
-    return max((_number(key) for key in backend.keys(base) if key.endswith(".json")), default=0)
+    """The number of the newest claim; 0 where there is none. One whose record gc took for old still beats."""
+    return max(map(_number, backend.keys(base)), default=0)
 
 
 def _number(key: str) -> int:
@@ -147,10 +148,3 @@ def _holder(data: bytes | None) -> str:
         return str(json.loads(data or b"{}").get("holder") or "somebody")
     except (ValueError, AttributeError):
         return "somebody"
-
-
-def _get(backend: Backend, key: str) -> bytes | None:
-    try:
-        return backend.get(key)
-    except FileNotFoundError:
-        return None

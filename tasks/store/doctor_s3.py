@@ -11,14 +11,7 @@ from typing import Any
 from tasks.store.doctor import Finding, broken, judge_clock, judge_race, ok, race
 from tasks.store.errors import ConditionIgnored, StoreError
 from tasks.store.s3 import _md5
-from tasks.store.s3_connection import (
-    answer_of,
-    endpoint,
-    explain,
-    is_loopback,
-    is_request_failure,
-    open_probe_client,
-)
+from tasks.store.s3_connection import answer_of, endpoint, explain, is_loopback, is_request_failure, open_probe_client
 
 _CREDENTIAL_CODES = (
     "InvalidAccessKeyId",

@@ -65,10 +65,18 @@ def settle(backend: Backend, dataset: str, version: str) -> int:
     return now.generation
 
 
+def read_manifest(backend: Backend, dataset: str, version: str, generation: int) -> Manifest | None:
+    """The manifest of one generation, or None. Raises: Corrupt."""
+    key = keys.manifest_key(dataset, version, generation)
+    data = keys.get_or_none(backend, key)
+    return parse_manifest(data, dataset, version, backend.location(key)) if data is not None else None
+
+
 def live_versions(backend: Backend, dataset: str) -> dict[str, int]:
     """Version -> generation of every version that exists, sorted. Nothing is kept by being listed."""
     names = group_by_version(backend.keys(keys.folder(dataset, "fates")))
-    committed = {keys.split_manifest_key(key) for key in backend.keys(keys.folder(dataset, "versions"))}
+    split = [keys.split_manifest_key(key) for key in backend.keys(keys.folder(dataset, "versions"))]
+    committed = {found for found in split if found}
     wanted = sorted({version for version, _ in committed})
     live = {version: standing(backend, dataset, version, names.get(version, [])).generation for version in wanted}
     return {version: generation for version, generation in live.items() if (version, generation) in committed}

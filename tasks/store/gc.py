@@ -13,6 +13,7 @@ from tasks.store import fates, keys
 from tasks.store.backend import TEMPORARY, Backend, Entry
 from tasks.store.manifest import Manifest
 from tasks.store.retention import Lineage, Retention, needed, with_ancestors
+from tasks.store.store import Store
 from tasks.store.survey import Name, Record, Survey, survey
 from tasks.store.sweep import Sweep
 
@@ -43,8 +44,9 @@ class GcReport(Frozen):
     """Attempts that stopped between entering the register and publishing; their files are left."""
 
 
-def plan_garbage(backend: Backend, retention: Retention, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> GcReport:
+def plan_garbage(store: Store, retention: Retention, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> GcReport:
     """What `collect_garbage` would do now. Nothing is removed or condemned. Raises: StoreUnavailable. Corrupt."""
+    backend = store.backend
     now, objects = backend.now(), list_objects(backend)
     seen = survey(backend, now, grace_seconds, {})
     reasons = needed(seen.records, seen.tagged, seen.pins.holds, retention, now)
@@ -53,11 +55,12 @@ def plan_garbage(backend: Backend, retention: Retention, grace_seconds: float = 
     return _report(removed, seen, reasons, list(sweep.garbage(objects)), sweep)
 
 
-def collect_garbage(backend: Backend, retention: Retention, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> GcReport:
+def collect_garbage(store: Store, retention: Retention, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> GcReport:
     """Remove what nobody needs. May run beside anything, itself included, and be killed at any point.
 
     Raises: StoreUnavailable. Corrupt: a tag's log or a fate is damaged; nothing more is removed.
     """
+    backend = store.backend
     now, objects = backend.now(), list_objects(backend)
     known: dict[str, Manifest | None] = {}
     first = survey(backend, now, grace_seconds, known)
@@ -66,8 +69,8 @@ def collect_garbage(backend: Backend, retention: Retention, grace_seconds: float
     for record in candidates.values():
         fates.condemn(backend, *record.name, record.standing)
     again = survey(backend, now, grace_seconds, known)  # only now: see fates.py
-    reasons = needed(again.records, again.tagged, again.pins.holds, retention, now)
-    reasons |= {r.name: "committed meanwhile" for r in again.records if r.live and r.key not in candidates} | reasons
+    new = {record.name: "new" for record in again.records if record.live and record.key not in candidates}
+    reasons = new | needed(again.records, again.tagged, again.pins.holds, retention, now)
     removed = list(_decide(backend, candidates.values(), reasons, Lineage(again.records)))
     for key in [record.key for record in removed] + [record.key for record in again.records if not record.live]:
         backend.delete(key)
@@ -77,8 +80,8 @@ def collect_garbage(backend: Backend, retention: Retention, grace_seconds: float
 
 def list_objects(backend: Backend) -> list[Entry]:
     """Every file that can be garbage, sorted. To be read before pins: what is written later is not in it."""
-    names, kinds = keys.dataset_names(backend), ("data", "chunks", "blobs")
-    prefixes = [keys.folder(name, kind) for name in names for kind in kinds]
+    kinds: tuple[keys.Kind, ...] = ("data", "chunks", "blobs")
+    prefixes = [keys.folder(name, kind) for name in keys.dataset_names(backend) for kind in kinds]
     return sorted(entry for prefix in [*prefixes, keys.CLAIMS, TEMPORARY] for entry in backend.entries(prefix))
 
 

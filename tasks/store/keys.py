@@ -15,6 +15,7 @@
 No key of a manifest is ever used for another one, so a delete that arrives late can never hit a newer version.
 """
 
+import re
 from typing import Literal
 
 from tasks.store.backend import Backend
@@ -25,6 +26,8 @@ ROOT = "v1/datasets"
 PINS = "v1/pins/"
 ATTEMPTS = "v1/attempts/"
 CLAIMS = "v1/claims/"
+
+_MANIFEST = re.compile(r"([a-z0-9][a-z0-9_-]*)(?:\.([0-9]+))?\.json")
 
 Kind = Literal["data", "versions", "fates", "tags", "chunks", "blobs"]
 
@@ -47,10 +50,10 @@ def manifest_key(dataset: str, version: str, generation: int) -> str:
     return f"{folder(dataset, 'versions')}{check_version(version)}{suffix}.json"
 
 
-def split_manifest_key(key: str) -> tuple[str, int]:
-    """Version and generation."""
-    version, _, generation = key.rpartition("/")[2].removesuffix(".json").partition(".")
-    return version, int(generation or 0)
+def split_manifest_key(key: str) -> tuple[str, int] | None:
+    """Version and generation; None for a file that is no manifest."""
+    match = _MANIFEST.fullmatch(key.rpartition("/")[2])
+    return (match[1], int(match[2] or 0)) if match else None
 
 
 def side_key(dataset: str, kind: Kind, version: str, name: str) -> str:
@@ -72,7 +75,11 @@ def get_or_none(backend: Backend, key: str) -> bytes | None:
 
 def register(backend: Backend, key: str, data: bytes) -> bytes:
     """Write a register once: what stands there, whether these bytes or those of whoever was first."""
-    return data if backend.put_if_absent(key, data) else backend.get(key)
+    while not backend.put_if_absent(key, data):
+        found = get_or_none(backend, key)
+        if found is not None:  # else it was removed meanwhile
+            return found
+    return data
 
 
 def dataset_names(backend: Backend) -> list[str]:

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.store.backend import Backend
-from tasks.store.errors import Corrupt, PartDamaged, PartMissing, PartTruncated, StoreError, StoreUnavailable
+from tasks.store.errors import Corrupt
 from tasks.store.identity import digest
 from tasks.store.manifest import Part
+from tasks.store.part_file import UNSEALED, PartFile, sealed
 
 PART_BYTES = 32 * 2**20
 """A part is closed when its file is this large: small enough for one request, large enough to be few."""
@@ -21,7 +22,6 @@ EncodedFile = tuple[str, Iterable[bytes], int | None]
 _GROUP_BYTES = 8 * 2**20
 _MAX_GROUP_ROWS = 100_000
 _DIGEST = b"solon.digest"
-_RANGE_NOT_SATISFIABLE = 416
 
 
 class PartsEncoder:
@@ -77,8 +77,9 @@ class PartsEncoder:
         )
 
     def _close_part(self) -> EncodedFile:
+        self._writer.add_key_value_metadata(UNSEALED)
         self._writer.close()
-        done = f"part-{self.num_parts:05d}.parquet", [self._buffer.getvalue()], self._rows
+        done = f"part-{self.num_parts:05d}.parquet", [sealed(self._buffer.getvalue())], self._rows
         self.num_parts += 1
         self._open_part()
         return done
@@ -105,119 +106,16 @@ def put_file(backend: Backend, base: str, attempt: str, file: EncodedFile) -> Pa
     return Part(path=path, sha256=sha256.hexdigest(), bytes=size, rows=rows)
 
 
-class PartFile:
-    """A part opened for some of its row groups or columns: only their bytes are read, with their checksums.
-
-    Raises: PartMissing. PartTruncated. PartDamaged: it is not parquet, or of another number of rows.
-    """
-
-    def __init__(self, source: io.RawIOBase | io.BytesIO, part: Part, where: str) -> None:
-        self.where = where
-        try:
-            self._file = pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise PartDamaged(f"{where}: not readable as parquet ({error})") from None
-        self.num_groups = self._file.num_row_groups
-        if self._file.metadata.num_rows != part.rows:
-            raise PartDamaged(f"{where}: {self._file.metadata.num_rows} rows, the manifest says {part.rows}")
-
-    @classmethod
-    def ranged(cls, backend: Backend, key: str, part: Part) -> "PartFile":
-        """Read by ranges as they are asked for; the sha256 of the file is not checked."""
-        return cls(_RangedFile(backend, key, part.bytes), part, backend.location(key))
-
-    @classmethod
-    def whole(cls, backend: Backend, key: str, part: Part) -> "PartFile":
-        """Read at once, with its sha256."""
-        return cls(io.BytesIO(_get_part(backend, key, part)), part, backend.location(key))
-
-    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one row group; None: all columns."""
-        try:
-            return self._select(self._file.read_row_group(group, columns), columns)
-        except (pa.ArrowException, OSError) as error:
-            raise PartDamaged(f"{self.where}: not readable as parquet ({error})") from None
-
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Its row groups; where it has none, one table without rows, so that the schema is known."""
-        for group in range(self.num_groups):
-            yield self.read(group, columns)
-        if not self.num_groups:
-            yield self._select(self._file.schema_arrow.empty_table(), columns)
-
-    def _select(self, table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-        """In the order asked for; parquet leaves out a column that it does not know."""
-        unknown = [name for name in columns or [] if name not in table.column_names]
-        if unknown:
-            raise StoreError(f"{self.where}: no columns {unknown}; there are {self._file.schema_arrow.names}")
-        return table if columns is None else table.select(list(columns))
-
-
 def read_part(backend: Backend, key: str, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of a part, a row group at a time.
 
     All columns (None): the whole file is fetched and its sha256 checked before a row comes out. Some columns: only
-    their pages are fetched, each with its checksum; the row count is checked.
+    the footer and their pages are fetched, each with its own checksum.
 
     Raises: PartMissing. PartTruncated. PartDamaged: each names the file.
     """
     file = PartFile.whole(backend, key, part) if columns is None else PartFile.ranged(backend, key, part)
     yield from file.tables(columns)
-
-
-def _get_part(backend: Backend, key: str, part: Part) -> bytes:
-    where = backend.location(key)
-    for _ in range(2):  # once more, in case the transfer and not the file was damaged
-        try:
-            data = backend.get(key)
-        except FileNotFoundError:
-            raise PartMissing(f"{where}: the part is missing though the manifest lists it") from None
-        if hashlib.sha256(data).hexdigest() == part.sha256:
-            return data
-    if len(data) < part.bytes:
-        raise PartTruncated(f"{where}: {len(data)} bytes, the manifest says {part.bytes}")
-    raise PartDamaged(f"{where}: its {len(data)} bytes are not the {part.bytes} of the manifest (sha256)")
-
-
-class _RangedFile(io.RawIOBase):
-    """A key of known size as a file to read from, a request a read."""
-
-    def __init__(self, backend: Backend, key: str, size: int) -> None:
-        self._backend, self._key, self._size, self._at = backend, key, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        length = left if size is None or size < 0 else min(size, left)
-        data = self._range(length) if length else b""
-        self._at += len(data)
-        return data
-
-    def _range(self, length: int) -> bytes:
-        where = self._backend.location(self._key)
-        try:
-            data = self._backend.get_range(self._key, self._at, length)
-        except FileNotFoundError:
-            raise PartMissing(f"{where}: the part is missing though the manifest lists it") from None
-        except StoreUnavailable as error:
-            if error.status != _RANGE_NOT_SATISFIABLE:
-                raise
-            data = b""
-        if len(data) < length:
-            raise PartTruncated(f"{where}: it ends at {self._at + len(data)} of the manifest's {self._size} bytes")
-        return data
 
 
 def encode_chunk(table: pa.Table) -> bytes:

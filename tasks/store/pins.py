@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tasks.schema import Frozen
 from tasks.store import keys
 from tasks.store.backend import Backend, Entry
-from tasks.store.errors import StoreUnavailable
+from tasks.store.errors import Corrupt, StoreUnavailable
 from tasks.store.identity import check_dataset
 
 BEAT_SECONDS = 60.0
@@ -153,10 +153,17 @@ def read_pins(backend: Backend, now: float, grace_seconds: float) -> LivePins:
             continue
         data = keys.get_or_none(backend, entry.key)
         if data is not None:  # else its owner has just let go
-            pin = Pin.model_validate_json(data)
+            pin = _parse(data, backend.location(entry.key))
             holds.update(dict.fromkeys(pin.holds, pin.holder))
             attempts.update(pin.attempts)
     return LivePins(holds, frozenset(attempts), tuple(expired))
+
+
+def _parse(data: bytes, where: str) -> Pin:
+    try:
+        return Pin.model_validate_json(data)
+    except ValueError as error:
+        raise Corrupt(f"{where}: not a pin ({error}); delete it if no run is live") from None
 
 
 def _new_key() -> str:

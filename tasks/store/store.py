@@ -17,7 +17,7 @@ from tasks.store.backend import Backend, open_backend
 from tasks.store.errors import Corrupt, InvalidName, NotCommitted, StoreError
 from tasks.store.external import EXTERNAL, fetch_external
 from tasks.store.fates import Tombstone
-from tasks.store.manifest import Derivation, Manifest, new_manifest, parse_manifest
+from tasks.store.manifest import Derivation, Manifest, new_manifest
 from tasks.store.models import fetch_files, model_files, model_hash, read_blocks
 from tasks.store.parts import put_files, read_part
 from tasks.store.pins import Pins
@@ -53,7 +53,7 @@ class Store(SideFiles):
 
         What is found stays while it is held: hold first, then find.
         """
-        return self._read_manifest(dataset, version, fates.settle(self.backend, dataset, version))
+        return fates.read_manifest(self.backend, dataset, version, fates.settle(self.backend, dataset, version))
 
     def manifest(self, dataset: str, version: str) -> Manifest:
         """The manifest. Raises: NotCommitted. Corrupt."""
@@ -69,7 +69,7 @@ class Store(SideFiles):
     def versions(self, dataset: str) -> list[Manifest]:
         """All manifests of a dataset, oldest first by their writers' clocks. Raises: Corrupt."""
         live = fates.live_versions(self.backend, dataset).items()
-        found = [self._read_manifest(dataset, version, generation) for version, generation in live]
+        found = [fates.read_manifest(self.backend, dataset, version, generation) for version, generation in live]
         there = [manifest for manifest in found if manifest]  # gc may take one meanwhile
         return sorted(there, key=lambda manifest: (manifest.created_at, manifest.version))
 
@@ -223,11 +223,6 @@ class Store(SideFiles):
         if found is None:
             raise StoreError(f"store {self.uri}: {dataset} {version} was removed by gc while it was made; run it again")
         return found
-
-    def _read_manifest(self, dataset: str, version: str, generation: int) -> Manifest | None:
-        key = keys.manifest_key(dataset, version, generation)
-        data = keys.get_or_none(self.backend, key)
-        return parse_manifest(data, dataset, version, self.backend.location(key)) if data is not None else None
 
     def _expect(self, dataset: str, version: str, content: str) -> Manifest:
         manifest = self.manifest(dataset, version)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tasks.store import fates, keys, tags
 from tasks.store.backend import Backend, Entry
 from tasks.store.errors import Corrupt
-from tasks.store.manifest import Manifest, parse_manifest
+from tasks.store.manifest import Manifest
 from tasks.store.pins import LivePins, read_pins
 
 Name = tuple[str, str]
@@ -52,37 +52,37 @@ def survey(backend: Backend, now: float, grace_seconds: float, known: dict[str, 
     heads = {name: tags.heads(backend, name) for name in names}
     tagged = {(name, head.version): head.tag for name in names for head in heads[name].values()}
     records: list[Record] = []
-    found_fates: dict[Name, list[Entry]] = {}
+    fates_of: dict[Name, list[Entry]] = {}
     for dataset in names:
         committed = backend.entries(keys.folder(dataset, "versions"))
         for entry in backend.entries(keys.folder(dataset, "fates")):
-            found_fates.setdefault((dataset, fates.version_of(entry.key)), []).append(entry)
-        records += [_record(backend, dataset, entry, found_fates, known) for entry in committed]
-    return Survey(pins, tagged, [record for record in records if record.key in known], found_fates)
+            fates_of.setdefault((dataset, fates.version_of(entry.key)), []).append(entry)
+        found = (_record(backend, dataset, entry, fates_of, known) for entry in committed)
+        records += [record for record in found if record]
+    return Survey(pins, tagged, records, fates_of)
 
 
 def _record(
-    backend: Backend,
-    dataset: str,
-    entry: Entry,
-    found_fates: dict[Name, list[Entry]],
-    known: dict[str, Manifest | None],
-) -> Record:
-    version, generation = keys.split_manifest_key(entry.key)
-    names = [fate.key for fate in found_fates.get((dataset, version), [])]
-    standing = fates.standing(backend, dataset, version, names)
+    backend: Backend, dataset: str, entry: Entry, fates_of: dict[Name, list[Entry]], known: dict[str, Manifest | None]
+) -> Record | None:
+    """None: no manifest, or one that another gc has just deleted."""
+    split = keys.split_manifest_key(entry.key)
+    if split is None:
+        return None
+    version, generation = split
+    standing = fates.standing(backend, dataset, version, [e.key for e in fates_of.get((dataset, version), [])])
     if entry.key not in known:
-        _read(backend, dataset, version, entry.key, known)
-    manifest = known.get(entry.key)
-    return Record((dataset, version), entry.key, generation, entry.modified, manifest, standing)
+        try:
+            manifest = fates.read_manifest(backend, dataset, version, generation)
+        except Corrupt:
+            known[entry.key] = None
+        else:
+            if manifest is None:
+                return None
+            known[entry.key] = manifest
+    return Record((dataset, version), entry.key, generation, entry.modified, known[entry.key], standing)
 
 
-def _read(backend: Backend, dataset: str, version: str, key: str, known: dict[str, Manifest | None]) -> None:
-    """A manifest that another gc has just deleted stays unknown."""
-    data = keys.get_or_none(backend, key)
-    if data is None:
-        return
-    try:
-        known[key] = parse_manifest(data, dataset, version, backend.location(key))
-    except Corrupt:
-        known[key] = None
+def attempts_of(manifest: Manifest | None) -> set[str]:
+    """The attempts that wrote a version's files: one, unless somebody put the manifest together by hand."""
+    return {part.path.partition("/")[0] for part in manifest.parts} if manifest else set()

@@ -1,4 +1,4 @@
-"""Which files are garbage: those of no version, of dead attempts, of versions removed a grace ago, chunks, side files."""
+"""Which files are garbage: of dead attempts, of versions removed a grace ago, chunks and side files of no more use."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +7,7 @@ from itertools import groupby
 from tasks.store import fates, keys
 from tasks.store.backend import TEMPORARY, Backend, Entry
 from tasks.store.retention import DAY_SECONDS, Retention
-from tasks.store.survey import Name, Record, Survey
+from tasks.store.survey import Name, Record, Survey, attempts_of
 
 _KEY = re.compile(rf"{keys.ROOT}/((?:models/)?[^/]+)/(data|chunks|blobs)/([^/]+)/(.+)")
 
@@ -39,7 +39,7 @@ class Sweep:
         for record in seen.records:
             self._records.setdefault(record.name, []).append(record)
         self._live = {record.name: record for record in seen.records if record.live and record.key not in gone}
-        self._removed_now = {(record.name, attempt) for record in removed for attempt in _attempts(record)}
+        self._removed_now = {(record.name, attempt) for record in removed for attempt in attempts_of(record.manifest)}
 
     def delete(self, objects: list[Entry]) -> Iterator[Entry]:
         """Delete garbage; yields what went."""
@@ -71,7 +71,7 @@ class Sweep:
         garbage = [entry for entry in entries if entry.key not in listed]
         if not garbage or attempt in self._seen.pins.attempts or not self._old(garbage):
             return
-        if live and attempt in _attempts(live):
+        if live and attempt in attempts_of(live.manifest):
             yield from garbage
         elif (name, attempt) in self._removed_now:
             return
@@ -92,14 +92,14 @@ class Sweep:
         return found
 
     def _may_yet_publish(self, name: Name, attempt: str) -> bool:
-        """Whether an attempt that no manifest lists can still win: its generation is neither removed nor taken."""
+        """Whether an attempt that no manifest was seen to list has published by now, or still can."""
         generation = self._expel(self._backend, attempt)
-        if generation is None:
-            return False
+        if generation is None:  # expelled; looked at after that: it may have published since, and left the register
+            current = fates.standing(self._backend, *name).generation
+            return attempt in attempts_of(fates.read_manifest(self._backend, *name, current))
         fate_keys = [entry.key for entry in self._seen.fates.get(name, [])]
-        current = fates.standing(self._backend, *name, fate_keys).generation
-        taken = any(record.generation == generation for record in self._records.get(name, []))
-        return generation >= current and not taken
+        removed = generation < fates.standing(self._backend, *name, fate_keys).generation
+        return not removed and all(record.generation != generation for record in self._records.get(name, []))
 
     def _old(self, entries: list[Entry]) -> bool:
         return max(entry.modified for entry in entries) < self._before
@@ -112,10 +112,6 @@ def _place(entry: Entry) -> tuple[Name, str, str]:
         attempt = match[4].partition("/")[0] if match[2] == "data" else ""
         return (match[1], match[3]), match[2], attempt
     return ("", ""), "", entry.key if entry.key.startswith(TEMPORARY) else entry.key.rpartition("/")[0]
-
-
-def _attempts(record: Record) -> set[str]:
-    return {part.path.partition("/")[0] for part in record.manifest.parts} if record.manifest else set()
 
 
 def _listed(record: Record) -> set[str]:

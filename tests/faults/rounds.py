@@ -6,7 +6,8 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from tasks.store import Store
 from tests.faults.invariants import read_journals, violations
-from tests.faults.writer import Job, write
+from tests.faults.writer import Job, open_patiently, write
 
 NUM_WRITERS = 4
 LIMIT_SECONDS = 150.0
@@ -56,35 +57,49 @@ class Outcome:
 
 
 def race(
-    place: Place, seeds: range, randomness: random.Random, kills: int = 0, endpoint: str | None = None, **peril: float
+    place: Place,
+    seeds: range,
+    randomness: random.Random,
+    kills: int = 0,
+    endpoint: str | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+    unconditional: bool = False,
 ) -> Outcome:
     """Writers commit the same versions; `kills` of them are killed at random times and at random operations.
 
-    `endpoint` is what the writers are given instead of the place's own: a proxy. `peril` are fields of Job.
+    `endpoint` is what the writers are given instead of the place's own: a proxy. `unconditional`: see Job.
     """
+    open_store(place)  # makes the bucket
     with tempfile.TemporaryDirectory(prefix="solon-journals-") as folder:
         environment = dict(place.environment)
         if endpoint:
             environment["AWS_ENDPOINT_URL"] = endpoint
         jobs = [
             Job(place.uri, number, tuple(seeds), f"{folder}/{number}.jsonl", environment, randomness.getrandbits(32),
-                crash_rate=0.02 if kills else 0.0, collects=number == 0, **peril)  # type: ignore[arg-type]
+                crash_rate=0.02 if kills else 0.0, collects=number == 0, unconditional=unconditional)
             for number in range(NUM_WRITERS)
         ]  # fmt: skip
-        killed, broken = _run(jobs, kills, randomness)
+        with ThreadPoolExecutor(1) as others:
+            done = others.submit(meanwhile)
+            killed, broken = _run(jobs, kills, randomness)
+            done.result()
         found = check(place, Path(folder), seeds)
         return replace(found, killed=killed, violations=found.violations + broken)
 
 
 def check(place: Place, journals: Path, seeds: range) -> Outcome:
     """The outcome of writers that have ended, seen from the place without faults."""
-    os.environ.update(place.environment)
     entries = read_journals(journals)
-    broken = violations(Store.open(place.uri), entries, seeds)
+    broken = violations(open_store(place), entries, seeds)
     errors = [entry["text"] for entry in entries if entry["kind"] == "error"]
     commits = sum(entry["kind"] == "commit" for entry in entries)
     first = errors[0] if errors else ""
     return Outcome(commits=commits, errors=len(errors), violations=tuple(broken), first_error=first)
+
+
+def open_store(place: Place) -> Store:
+    os.environ.update(place.environment)
+    return open_patiently(place.uri)
 
 
 def _run(jobs: list[Job], kills: int, randomness: random.Random) -> tuple[int, tuple[str, ...]]:

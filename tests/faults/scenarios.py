@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import threading
 import time
 from functools import reduce
 from operator import add
@@ -54,16 +53,15 @@ def killed_server(scratch: Path, randomness: random.Random) -> Outcome:
     with radosgw("bluestore") as server:
         place = Place("radosgw", "s3://faults/killed", aws_environment(server.endpoint, scratch))
 
+        delay = randomness.uniform(2, 4)
+
         def kill_and_restart() -> None:
-            time.sleep(randomness.uniform(2, 4))
+            time.sleep(delay)
             server.kill()
             time.sleep(0.5)
             server.restart()
 
-        killer = threading.Thread(target=kill_and_restart)
-        killer.start()
-        found = race(place, range(8 * NUM_VERSIONS), random.Random(randomness.getrandbits(32)))
-        killer.join()
+        found = race(place, range(8 * NUM_VERSIONS), randomness, meanwhile=kill_and_restart)
     return found + Outcome(rounds=0, injected=1)
 
 

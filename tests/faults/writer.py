@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,7 +158,7 @@ def foreign_rows(store: Store, ref: DatasetRef, seed: int) -> str | None:
 
 
 def collect(store: Store, job: Job, seed: int, journal: Journal) -> None:
-    collect_garbage(store.backend, Retention(), grace_seconds=0)
+    collect_garbage(store, Retention(), grace_seconds=0)
 
 
 @contextmanager
@@ -179,5 +180,7 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    if "FAKETIME" in os.environ:  # libfaketime 0.9.10 breaks clock_nanosleep, which time.sleep calls
+        time.sleep = lambda seconds: threading.Event().wait(seconds) and None
     order = json.loads(sys.argv[1])
     write(Job(**{**order, "seeds": tuple(order["seeds"])}))

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.store import Store
@@ -35,6 +36,11 @@ def finish(store: Path) -> dict[str, dict[str, object]]:
 def chunk_files(store: Path, dataset: str) -> dict[str, int]:
     files = (store / "v1" / "datasets" / dataset / "chunks").glob("*/*.parquet")
     return {str(file): file.stat().st_mtime_ns for file in files}
+
+
+def rows_in(chunks: dict[str, int]) -> int:
+    """Rows of chunk files that are still there."""
+    return sum(pq.read_metadata(file).num_rows for file in chunks)
 
 
 def descendants(pid: int) -> set[int]:
@@ -92,13 +98,12 @@ def test_kill_in_revise_and_label_recomputes_no_finished_chunk_and_ends_the_same
         after = chunk_files(killed, DATASETS[stage])
         assert {name: after[name] for name in before} == before  # not written again
     # revise was completed by the second run, which was then killed in label
-    total = expected["label"]["chunks_made"]
-    assert resumed["label"]["chunks_resumed"] == len(in_label)
-    assert resumed["label"]["chunks_made"] == int(total) - len(in_label)
-    for stage, dataset in DATASETS.items():
+    for stage, before in (("revise", in_revise), ("label", in_label)):
+        (manifest,) = Store.open(str(killed)).versions(DATASETS[stage])
+        assert manifest.cost["chunks_made"] == int(expected[stage]["chunks_made"]) - len(before)
+        assert manifest.cost["rows_kept"] == rows_in(before) > 0
+        assert manifest.sources == {f"chunks/{manifest.version}": rows_in(before)}
+        assert manifest.cost["rows_made"] + manifest.cost["rows_kept"] == manifest.rows
+    for stage in DATASETS:
         assert resumed[stage]["version"] == expected[stage]["version"]
         assert resumed[stage]["content_hash"] == expected[stage]["content_hash"], stage
-        manifest = Store.open(str(killed)).manifest(dataset, str(resumed[stage]["version"]))
-        if stage == "revise":
-            assert manifest.cost["chunks_resumed"] == len(in_revise)
-            assert manifest.cost["chunks_made"] == int(expected["revise"]["chunks_made"]) - len(in_revise)
