@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import (
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -66,8 +67,20 @@ def publish_result(store: Store, result: "AlignResult", samples: dict[str, Datas
         description="One held-out prompt a row. Red-team prompts may hold offensive text.",
     )
     create_table_artifact([s.model_dump() for s in result.stages], key="stages", description="Stages of this run")
+    publish_lineage(store, result)
     path = Path(result.report_path).resolve()
     create_link_artifact(path.as_uri(), key="report", link_text="Report", description=f"`{result.report_path}`")
+
+
+def publish_lineage(store: Store, result: "AlignResult") -> None:
+    """What each trained policy came from, as a graph."""
+    from tasks.lineage import mermaid, read_records, upstream
+
+    records = read_records(store)
+    for name, policy in result.policies.items():
+        if policy.source is None:
+            graph = mermaid(upstream(records, f"{policy.model}/{policy.version}"))
+            create_markdown_artifact(f"```mermaid\n{graph}\n```", key=f"lineage-{name}")
 
 
 def metric_table(metrics: list[Metric]) -> list[dict[str, object]]:

@@ -37,7 +37,7 @@ app = typer.Typer(
 def run() -> int:
     """Run the command line.
 
-    Returns: 0 done, 1 a run failed, 2 the command or a setting is wrong, 3 `plan --exit-code` found work to do.
+    Returns: 0 done, 1 a run failed, 2 the command or a setting is wrong, 3 `--exit-code` found work or a difference.
     """
     from flows.config import ConfigError
     from tasks.serving import TransientServingError

@@ -219,6 +219,15 @@ def test_touched_row_ids_are_as_many_as_asked_for(world, records):
     assert [v.rows for v in none] == [v.rows for v in two]
 
 
+def test_touched_rows_that_were_skipped_do_not_count(world, records):
+    skipped = [r for r in revisions(OLD) if r.status == "skipped"]
+    for name in {r.principle_id for r in skipped}:
+        found = {v.key: v for v in touched(world.store, records, find_principle(records, name), 1000).versions}
+        assert found[key(world.refs["revisions"])].row_ids == tuple(under(revisions(OLD), name))
+        assert found[key(world.refs["revisions"])].rows == len(under(revisions(OLD), name))
+    assert skipped
+
+
 def test_touched_by_hash_means_one_wording(world, records):
     new = next(p for p in NEW_QUESTION.principles if p.id == "tone-1").comparison_hash
     found = {v.key: v for v in touched(world.store, records, find_principle(records, new[:8]), 0).versions}

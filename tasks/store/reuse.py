@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.store.errors import RowsDiffer
+from tasks.store.errors import PartMissing, RowsDiffer
 from tasks.store.identity import row_hashes
 from tasks.store.manifest import Manifest, Part
 from tasks.store.parts import PartFile
@@ -159,7 +159,7 @@ class _Chunk(NamedTuple):
     def read(self, store: Store) -> pa.Table:
         table = store.chunk_get(self.dataset, self.version, self.key)
         if table is None:
-            raise RowsDiffer(f"{store.uri}: {self.dataset} chunk {self.version}/{self.key} was removed during the run")
+            raise PartMissing(f"store {store.uri}: {self.dataset} chunk {self.version}/{self.key} is gone; run again")
         return table
 
     def check(self, store: Store, rows: pa.Table) -> None:

@@ -32,6 +32,7 @@ class RowsWriter:
         self.num_rows = 0
         self._store, self._base = store, keys.data_key(derivation.dataset, derivation.version)
         self._attempt = ""
+        self._committed = False
         self._encoder: PartsEncoder | None = None
         self._parts: list[Part] = []
         self._content = content_hash([])
@@ -55,6 +56,7 @@ class RowsWriter:
         Raises: StoreError: the rows lack a name, repeat a row_id, hold a value without a stable form, or have
         other columns than the first ones. StoreUnavailable.
         """
+        assert not self._committed, "append after commit"
         if self.done:
             return
         rows, content = hash_rows(table.replace_schema_metadata(None))
@@ -99,10 +101,12 @@ class RowsWriter:
         manifest = new_manifest(self.derivation, "rows", self._content, tuple(self._parts), empty, metrics, cost)
         taken = {"reuse": reuse, "sources": dict(sources or {})}
         counted = {"rows": self.num_rows, "statuses": dict(self._statuses)}
+        self._committed = True
         self.done = self._store._publish(manifest.model_copy(update=counted | taken), self._attempt)
         return self.done.dataset_ref()
 
     def _put(self, files: Iterable[EncodedFile]) -> None:
+        assert self._attempt, "a writer works inside `with` only: its files are pinned there"
         for file in files:
             self._parts.append(put_file(self._store.backend, self._base, self._attempt, file))
 

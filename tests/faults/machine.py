@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infra.debian_tools import Missing, fetch, find_file
 from tasks.store import Store, StoreError, StoreUnavailable
-from tests.faults.rounds import Outcome, Place, check
+from tests.faults.rounds import Outcome, Place, check, open_store
 from tests.faults.writer import DATASET, Job, foreign_rows
 from tests.small_versions import completions, derivation
 
@@ -23,8 +23,10 @@ MAX_SKEW_SECONDS = 900
 """S3's rule: a request whose date is further off is refused."""
 
 
-def wrong_clock(place: Place, seeds: range, offset: str) -> Outcome:
+def wrong_clock(place: Place, offset: str) -> Outcome:
     """A writer and a collector whose clock is off: success, or a refusal that names the clock; nothing is lost."""
+    place, seeds = place.fresh(), range(3)
+    open_store(place)  # makes the bucket
     library = find_file(fetch("faketime"), "libfaketimeMT.so.1")
     preload = {"LD_PRELOAD": str(library), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     with tempfile.TemporaryDirectory(prefix="solon-journals-") as folder:
@@ -41,8 +43,9 @@ def wrong_clock(place: Place, seeds: range, offset: str) -> Outcome:
     return replace(found, injected=1, violations=found.violations + tuple(broken))
 
 
-def io_errors(place: Place, seeds: range, rate: float, random_seed: int) -> Outcome:
+def io_errors(place: Place, rate: float, random_seed: int) -> Outcome:
     """A writer whose system calls on files fail at random; what it could not commit another one then can."""
+    place, seeds = place.fresh(), range(20)
     tool = fetch("fiu")
     libraries = [find_file(tool, name) for name in ("libfiu.so.0", "fiu_run_preload.so", "fiu_posix_preload.so")]
     preload = {"LD_PRELOAD": " ".join(map(str, libraries)), "LD_LIBRARY_PATH": str(libraries[0].parent)}

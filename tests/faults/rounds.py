@@ -6,6 +6,7 @@ import random
 import signal
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,6 +34,10 @@ class Place(NamedTuple):
     environment: Mapping[str, str]
     """How to reach it without faults."""
 
+    def fresh(self) -> "Place":
+        """An empty store of its own at this place."""
+        return self._replace(uri=f"{self.uri}/{uuid.uuid4().hex[:8]}")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,17 +63,18 @@ class Outcome:
 
 def race(
     place: Place,
-    seeds: range,
     randomness: random.Random,
     kills: int = 0,
     endpoint: str | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    num_versions: int = 5,
     unconditional: bool = False,
 ) -> Outcome:
-    """Writers commit the same versions; `kills` of them are killed at random times and at random operations.
+    """Writers commit the same versions of an empty store; `kills` of them are killed at random times and at random operations.
 
     `endpoint` is what the writers are given instead of the place's own: a proxy. `unconditional`: see Job.
     """
+    place, seeds = place.fresh(), range(num_versions)
     open_store(place)  # makes the bucket
     with tempfile.TemporaryDirectory(prefix="solon-journals-") as folder:
         environment = dict(place.environment)

@@ -1,6 +1,5 @@
 """What goes wrong during a race: kills, a faulty network, a server that dies; and the controls that must fail."""
 
-import itertools
 import random
 import time
 from functools import reduce
@@ -25,26 +24,16 @@ RATES = {
 }  # fmt: skip
 """Share of the requests that each fault strikes, where it can."""
 
-NUM_VERSIONS = 5
-"""That all writers of a round race for."""
-
-_first_seeds = itertools.count(0, NUM_VERSIONS)  # no two rounds race for the same versions
-
-
-def next_seeds() -> range:
-    first = next(_first_seeds)
-    return range(first, first + NUM_VERSIONS)
-
 
 def races(place: Place, num_rounds: int, randomness: random.Random, kills: int = 0) -> Outcome:
-    return reduce(add, [race(place, next_seeds(), randomness, kills) for _ in range(num_rounds)])
+    return reduce(add, [race(place, randomness, kills) for _ in range(num_rounds)])
 
 
 def through_proxy(place: Place, name: str, randomness: random.Random) -> Outcome:
     """A race through a proxy with the rates of that name."""
     plan = Rates(RATES[name], randomness.getrandbits(32))
     with fault_proxy(place.environment["AWS_ENDPOINT_URL"], plan) as proxy:
-        found = race(place, next_seeds(), randomness, 2 if "kill" in name else 0, endpoint=proxy.endpoint)
+        found = race(place, randomness, kills=2 if "kill" in name else 0, endpoint=proxy.endpoint)
     return found + Outcome(rounds=0, injected=proxy.injected.total())
 
 
@@ -61,17 +50,17 @@ def killed_server(scratch: Path, randomness: random.Random) -> Outcome:
             time.sleep(0.5)
             server.restart()
 
-        found = race(place, range(8 * NUM_VERSIONS), randomness, meanwhile=kill_and_restart)
+        found = race(place, randomness, num_versions=16, meanwhile=kill_and_restart)
     return found + Outcome(rounds=0, injected=1)
 
 
 def control_unconditional(place: Place, randomness: random.Random) -> Outcome:
     """A mutant store that writes manifests without asking whether they exist: must break an invariant."""
-    return race(place, next_seeds(), randomness, unconditional=True)
+    return race(place, randomness, unconditional=True)
 
 
 def control_careless(place: Place, randomness: random.Random) -> Outcome:
     """A server that overwrites in spite of If-None-Match: must break an invariant."""
     with fault_proxy(place.environment["AWS_ENDPOINT_URL"], careless) as proxy:
-        found = race(place, next_seeds(), randomness, endpoint=proxy.endpoint)
+        found = race(place, randomness, endpoint=proxy.endpoint)
     return found + Outcome(rounds=0, injected=proxy.injected.total())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import s3fs  # noqa: F401  imported by the fork server once, instead of by every writer
@@ -26,7 +27,6 @@ from tests.small_versions import completions, derivation
 
 DATASET, TAG = "completions", "prod"
 NUM_ROWS = 60
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Job:
     """Whether it collects garbage with no grace after each commit."""
     unconditional: bool = False
     """The mutant: manifests are written without asking whether they exist."""
+    owner: int = field(default_factory=os.getpid)
+    """The process that ordered it."""
 
 
 class Journal:
@@ -100,7 +102,7 @@ class Perilous:
 
 def write(job: Job) -> None:
     """Do the job. What the store refuses by name is journalled as an error, anything else as a violation."""
-    _die_with_parent()
+    _end_with(job.owner)
     os.environ.update(job.environment)
     journal = Journal(job.journal)
     try:
@@ -175,8 +177,15 @@ def io_errors(rate: float) -> Iterator[None]:
         fiu.fiu_disable(name)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _end_with(owner: int) -> None:
+    """No writer outlives whoever ordered it, however that one ended. (Its parent is the fork server.)"""
+
+    def watch() -> None:
+        while Path(f"/proc/{owner}").exists():
+            threading.Event().wait(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

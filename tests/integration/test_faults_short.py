@@ -8,7 +8,7 @@ import pytest
 from infra.debian_tools import Missing
 from tests.faults import machine
 from tests.faults.rounds import Place, race
-from tests.faults.scenarios import control_careless, control_unconditional, next_seeds, through_proxy
+from tests.faults.scenarios import control_careless, control_unconditional, through_proxy
 from tests.servers.access import aws_environment
 
 
@@ -28,7 +28,7 @@ def radosgw_place(radosgw_endpoint: str, radosgw_uri: str, tmp_path: Path) -> Pl
 
 
 def test_race_and_kill_in_a_folder_break_nothing(folder: Place) -> None:
-    found = race(folder, next_seeds(), random.Random(0), kills=4)
+    found = race(folder, random.Random(0), kills=4)
     assert found.violations == ()
     assert found.killed >= 4 and found.commits >= 5
 
