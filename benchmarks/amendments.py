@@ -37,15 +37,16 @@ class Killed(BaseException):
 
 
 class CountingGenerator:
-    """Writes `text 0`, `text 1`, ...; counts its calls, and may die at one of them."""
+    """Writes `text 0`, `text 1`, ... and a tail; counts its calls, and may die at one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tail: str = "") -> None:
+        self.tail = tail
         self.numbers = itertools.count()
         self.num_calls = 0
         self.dies_at: int | None = None
 
     def generate(self, requests: list[Any], sampling: Any) -> list[Generation]:
-        return [Generation(f"text {next(self.numbers)}", "stop", 8, 8) for _ in self._counted(requests)]
+        return [Generation(f"text {next(self.numbers)}{self.tail}", "stop", 8, 8) for _ in self._counted(requests)]
 
     def choose(self, requests: list[Any], answers: Any) -> list[Choice]:
         return [Choice((-0.5, -1.0)) for _ in self._counted(requests)]
@@ -82,10 +83,9 @@ class World:
         self.generator = CountingGenerator()
         self.session = Session(self.store, open_generator=self.opened)
         self.run = run or RunContext()
-        prompts = [prompt(i) for i in range(num_prompts)]
-        self.prompt_ids = [p.prompt_id for p in prompts]
-        self.prompts = self.given("prompts", prompts, Prompt)
-        self.comparisons = self.given("comparisons", [comparison(p) for p in prompts], Comparison)
+        self.prompt_ids = [prompt_id_of(i) for i in range(num_prompts)]
+        self.prompts = self.given("prompts", map(prompt, range(num_prompts)), Prompt, num_prompts)
+        self.comparisons = self.given("comparisons", map(comparison, self.prompt_ids), Comparison, num_prompts)
         respond = RespondStage(run=self.run, prompts=self.prompts, helpful_only=MODEL, config=RespondConfig())
         self.completions = respond.make(self.session)
 
@@ -93,12 +93,15 @@ class World:
     def opened(self, *_: object) -> Iterator[CountingGenerator]:
         yield self.generator
 
-    def given(self, dataset: str, rows: list[Any], row_type: Any) -> DatasetRef:
+    def given(self, dataset: str, rows: Iterator[Any], row_type: Any, num_rows: int) -> DatasetRef:
         derivation = Derivation(
-            stage="given", dataset=dataset, code_version=1, config={"rows": len(rows)}, inputs={}, constitution=None,
-            models={}, seed=0, force=None,
+            stage="given", dataset=dataset, code_version=1, config={"rows": num_rows}, inputs={},
+            constitution=None, models={}, seed=0, force=None,
         )  # fmt: skip
-        return self.store.commit_rows(derivation, rows_to_table(rows, row_type), metrics={}, cost={})
+        with self.store.writer(derivation) as writer:
+            while batch := list(itertools.islice(rows, 4096)):
+                writer.append(rows_to_table(batch, row_type))
+            return writer.commit(metrics={}, cost={})
 
     def revise(
         self, constitution: Constitution, stage_type: type[ReviseStage] = ReviseStage, **run: Any
@@ -139,16 +142,20 @@ class World:
         return Outcome(ref.rows, forecast, made, self.generator.num_calls - before, time.monotonic() - started)
 
 
+def prompt_id_of(number: int) -> str:
+    return digest(number)[:20]
+
+
 def prompt(number: int) -> Prompt:
-    prompt_id = digest(number)[:20]
+    prompt_id = prompt_id_of(number)
     messages = [Message(role="user", content=f"Question {number}?")]
     names = {"row_id": f"train/{prompt_id}", "reuse_key": prompt_id, "prompt_id": prompt_id}
     return Prompt(**names, kind="red_team", split="train", source=f"{number}", messages=messages)
 
 
-def comparison(asked: Prompt) -> Comparison:
-    names = {"row_id": f"{asked.prompt_id}/0", "reuse_key": asked.prompt_id, "prompt_id": asked.prompt_id}
-    return Comparison(**names, completion_a=f"a {asked.prompt_id}", completion_b="b", num_tokens=2)
+def comparison(prompt_id: str) -> Comparison:
+    names = {"row_id": f"{prompt_id}/0", "reuse_key": prompt_id, "prompt_id": prompt_id}
+    return Comparison(**names, completion_a=f"a {prompt_id}", completion_b="b", num_tokens=2)
 
 
 def principle(number: int, wording: str = "") -> dict[str, Any]:

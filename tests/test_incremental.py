@@ -29,6 +29,10 @@ def world(tmp_path):
     return World(tmp_path, NUM_PROMPTS, RunContext(chunk_rows=32))
 
 
+def manifest_of(world, stage):
+    return world.store.manifest(stage.dataset, stage.result(world.store).version)
+
+
 @pytest.mark.parametrize("name", [name for name, (_, changes) in AMENDED.items() if changes])
 def test_amendment_makes_exactly_the_chains_it_touches_from_the_first_touched_round(world, name):
     world.make(world.revise(FIRST))
@@ -81,10 +85,11 @@ def test_amendment_to_a_third_takes_rows_from_every_earlier_version(world):
     world.make(world.revise(AMENDED["reword one"][0]))
     both = [principle(i) for i in range(16)]
     both[3], both[9] = principle(3, " kindly"), principle(9, " gently")
-    out = world.make(world.revise(constitution(both)))
+    third = world.revise(constitution(both))
+    out = world.make(third)
     assert out.made < touched_chain_rows(world, FIRST, constitution(both))
-    newest = world.store.versions("revisions")[-1]
-    assert len(newest.sources) == 2 and sum(newest.sources.values()) + out.made == out.rows
+    sources = manifest_of(world, third).sources
+    assert len(sources) == 2 and sum(sources.values()) + out.made == out.rows
 
 
 def test_code_version_raised_makes_the_whole_stage(world):
@@ -109,11 +114,12 @@ def test_killed_then_amended_takes_what_the_uncommitted_chunks_hold(world):
     with pytest.raises(Killed):
         world.make(world.revise(FIRST))
     world.generator.dies_at = None
-    out = world.make(world.revise(AMENDED["reword one"][0]))
-    newest = world.store.versions("revisions")[-1]
-    assert newest.sources and all(source.startswith("chunks/") for source in newest.sources)
-    assert out.made == out.forecast == out.rows - sum(newest.sources.values())
-    assert sum(newest.sources.values()) > out.rows // 4
+    stage = world.revise(AMENDED["reword one"][0])
+    out = world.make(stage)
+    sources = manifest_of(world, stage).sources
+    assert sources and all(source.startswith("chunks/") for source in sources)
+    assert out.made == out.forecast == out.rows - sum(sources.values())
+    assert sum(sources.values()) > out.rows // 4
 
 
 def test_killed_then_run_in_other_chunks_takes_what_is_there(world):
@@ -147,7 +153,7 @@ def test_respond_more_prompts_makes_only_the_new_ones(world, tmp_path):
     from benchmarks.amendments import prompt
     from tasks.schema import Prompt
 
-    more = world.given("prompts", [prompt(i) for i in range(NUM_PROMPTS + 20)], Prompt)
+    more = world.given("prompts", map(prompt, range(NUM_PROMPTS + 20)), Prompt, NUM_PROMPTS + 20)
     stage = RespondStage(run=world.run, prompts=more, helpful_only=FAKE_MODEL, config=RespondConfig())
     out = world.make(stage)
     assert (out.made, out.calls, out.rows) == (20, 20, NUM_PROMPTS + 20)
@@ -166,7 +172,7 @@ def test_reuse_failed_rows_are_tried_again(world):
     stage = RespondStage(run=run, prompts=world.prompts, helpful_only=FAKE_MODEL, config=RespondConfig())
     failed = world.make(stage)
     world.generator.generate = generate
-    statuses = world.store.find("completions", stage.result(world.store).version).statuses
+    statuses = manifest_of(world, stage).statuses
     assert failed.made == NUM_PROMPTS and statuses["failed"] == 5  # one a chunk
     other = stage.model_copy(update={"config": RespondConfig(num_helpful_samples=1)})  # another version, the same rows
     assert world.make(other).made == 5
