@@ -271,3 +271,10 @@ def test_row_hash_is_what_it_was_in_the_first_release() -> None:
     table, content = hash_rows(rows_to_table([row], Completion))
     assert table.column("row_hash").to_pylist() == ["e463933f46e6d805ed2d8e0b1af642bde2f633c5492c5989d5ee556e55c02e37"]
     assert content == "b6d677dbccb57e081c5559315e97c6ad1810221eb5d372dd03937397e0ea106a"
+
+
+def test_benchmark_operations_find_what_they_should(tmp_path: Path) -> None:
+    from benchmarks import store_operations
+
+    for name in ("make_input", "commit", "reuse", "commit_changed", "diff", "verify", "disk_commit", "disk_verify"):
+        getattr(store_operations, name)(tmp_path, 9000, 0)  # they assert what they count

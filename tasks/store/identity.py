@@ -133,7 +133,7 @@ def _value_texts(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
         encode = encode_basestring_ascii
     elif pa.types.is_integer(column.type):
         encode = int.__repr__
-    elif pa.types.is_floating(column.type) and pc.all(pc.is_finite(column), min_count=0).as_py():
+    elif pa.types.is_float64(column.type) and pc.all(pc.is_finite(column), min_count=0).as_py():
         encode = float.__repr__
     return ("null" if value is None else encode(value) for value in column.to_pylist())
 

@@ -54,34 +54,38 @@ class PartFile:
     Raises: PartMissing. PartTruncated. PartDamaged: it is not parquet, or of another number of rows.
     """
 
-    def __init__(self, source: io.RawIOBase | io.BytesIO, end: io.BytesIO, part: Part, where: str) -> None:
+    def __init__(self, source: "pa.BufferReader | _RangedFile", end: pa.BufferReader, part: Part, where: str) -> None:
         """`end` holds at least the footer and what follows it, checked."""
         self.where = where
+        self._source = source
         try:
-            metadata = pq.read_metadata(end)
-            self._file = pq.ParquetFile(source, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+            self._metadata = pq.read_metadata(end)
+            self._file = pq.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise PartDamaged(f"{where}: not readable as parquet ({error})") from None
-        self.num_groups = metadata.num_row_groups
-        if metadata.num_rows != part.rows:
-            raise PartDamaged(f"{where}: {metadata.num_rows} rows, the manifest says {part.rows}")
+        self.num_groups = self._metadata.num_row_groups
+        if self._metadata.num_rows != part.rows:
+            raise PartDamaged(f"{where}: {self._metadata.num_rows} rows, the manifest says {part.rows}")
 
     @classmethod
     def ranged(cls, backend: Backend, key: str, part: Part) -> "PartFile":
         """Read by ranges as they are asked for; the sha256 of the file is not checked."""
         file = _RangedFile(backend, key, part.bytes)
-        return cls(file, io.BytesIO(file.checked_end()), part, file.where)
+        return cls(file, pa.BufferReader(file.checked_end()), part, file.where)
 
     @classmethod
     def whole(cls, backend: Backend, key: str, part: Part) -> "PartFile":
         """Read at once, with its sha256."""
-        file = io.BytesIO(_get_part(backend, key, part))
-        return cls(file, file, part, backend.location(key))
+        data = _get_part(backend, key, part)
+        return cls(pa.BufferReader(data), pa.BufferReader(data), part, backend.location(key))
 
     def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one row group; None: all columns."""
+        if columns is None and isinstance(self._source, _RangedFile):
+            self._source.fetch(*_span(self._metadata.row_group(group)))  # one request instead of one a column
         try:
-            return self._select(self._file.read_row_group(group, columns), columns)
+            # no threads: one of Arrow's that still lets go of a Python object while Python ends kills the process
+            return self._select(self._file.read_row_group(group, columns, use_threads=False), columns)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise PartDamaged(f"{self.where}: not readable as parquet ({error})") from None
 
@@ -101,6 +105,14 @@ class PartFile:
         return table.replace_schema_metadata(None)
 
 
+def _span(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Where a row group begins, and how long it is."""
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    starts = [min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset) for chunk in chunks]
+    end = max(start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True))
+    return min(starts), end - min(starts)
+
+
 def _get_part(backend: Backend, key: str, part: Part) -> bytes:
     where = backend.location(key)
     for _ in range(2):  # once more, in case the transfer and not the file was damaged
@@ -116,11 +128,16 @@ def _get_part(backend: Backend, key: str, part: Part) -> bytes:
 
 
 class _RangedFile(io.RawIOBase):
-    """A key of known size as a file to read from, a request a read."""
+    """A key of known size as a file to read from, a request a read but for what was fetched before."""
 
     def __init__(self, backend: Backend, key: str, size: int) -> None:
         self._backend, self._key, self._size, self._at = backend, key, size, 0
         self.where = backend.location(key)
+        self._held, self._held_at = b"", 0
+
+    def fetch(self, start: int, length: int) -> None:
+        """Bring these bytes at once; reads inside them then cost no request."""
+        self._held, self._held_at = self._range(start, length), start
 
     def checked_end(self) -> bytes:
         """The footer and what follows it. Raises: PartDamaged: the footer is not the one that was written."""
@@ -151,13 +168,17 @@ class _RangedFile(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
         length = left if size is None or size < 0 else min(size, left)
-        data = self._range(length) if length else b""
+        start = self._at - self._held_at
+        if 0 <= start <= start + length <= len(self._held):
+            data = self._held[start : start + length]
+        else:
+            data = self._range(self._at, length)
         self._at += len(data)
         return data
 
-    def _range(self, length: int) -> bytes:
+    def _range(self, start: int, length: int) -> bytes:
         try:
-            data = self._backend.get_range(self._key, self._at, length)
+            data = self._backend.get_range(self._key, start, length) if length else b""
         except FileNotFoundError:
             raise PartMissing(f"{self.where}: the part is missing though the manifest lists it") from None
         except StoreUnavailable as error:
@@ -165,5 +186,5 @@ class _RangedFile(io.RawIOBase):
                 raise
             data = b""
         if len(data) < length:
-            raise PartTruncated(f"{self.where}: it ends at {self._at + len(data)} of the manifest's {self._size} bytes")
+            raise PartTruncated(f"{self.where}: it ends at {start + len(data)} of the manifest's {self._size} bytes")
         return data

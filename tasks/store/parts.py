@@ -142,6 +142,6 @@ def decode_chunk(data: bytes, where: str) -> pa.Table:
 
 def _read(data: bytes, where: str) -> pa.Table:
     try:
-        return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise Corrupt(f"{where}: not readable as parquet ({error})") from None

@@ -30,7 +30,10 @@ Found = dict[str, tuple[str, dict[str, Any]]]
 
 
 class ReuseIndex:
-    """Finds rows by reuse key. Of several rows with one key it knows the first, so every run takes the same."""
+    """Finds rows by reuse key. Of several rows with one key it knows the first, so every run takes the same.
+
+    For one thread at a time. Memory: 16 bytes a key, CACHE_BYTES of rows, and what was asked for.
+    """
 
     def __init__(self, store: Store, schema: pa.Schema) -> None:
         self.store = store

@@ -150,7 +150,7 @@ class Store(SideFiles):
         """The rows in the order they were committed, in tables of some megabytes: memory holds one part at most.
 
         All columns (None): each part's sha256 and row count are checked before its first row comes out. Some columns:
-        only their bytes are read, and checked by the checksum of each page and the row count of each part.
+        only their bytes are read, and checked by the checksums of each page and of each part's footer.
 
         Raises: NotCommitted. Corrupt: names the part, or says that the version has other content here.
         """

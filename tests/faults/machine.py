@@ -50,7 +50,15 @@ def io_errors(place: Place, rate: float, random_seed: int) -> Outcome:
     libraries = [find_file(tool, name) for name in ("libfiu.so.0", "fiu_run_preload.so", "fiu_posix_preload.so")]
     preload = {"LD_PRELOAD": " ".join(map(str, libraries)), "LD_LIBRARY_PATH": str(libraries[0].parent)}
     with tempfile.TemporaryDirectory(prefix="solon-journals-") as folder:
-        job = Job(place.uri, 0, tuple(seeds), f"{folder}/0.jsonl", dict(place.environment), random_seed, collects=True)
+        job = Job(
+            place.uri,
+            0,
+            tuple(seeds),
+            f"{folder}/0.jsonl",
+            dict(place.environment),
+            collects=True,
+            random_seed=random_seed,
+        )
         ended = _write(replace(job, io_error_rate=rate), preload)
         found = check(place, Path(folder), seeds)
         broken = () if ended == 0 else (f"the writer ended with exit code {ended}",)

@@ -70,9 +70,10 @@ def race(
     num_versions: int = 5,
     unconditional: bool = False,
 ) -> Outcome:
-    """Writers commit the same versions of an empty store; `kills` of them are killed at random times and at random operations.
+    """Writers commit the same versions of an empty store; some are killed at random times and at random operations.
 
-    `endpoint` is what the writers are given instead of the place's own: a proxy. `unconditional`: see Job.
+    At least `kills` are killed. `endpoint` is what the writers are given instead of the place's own: a proxy.
+    `meanwhile` runs beside them. `unconditional`: see Job.
     """
     place, seeds = place.fresh(), range(num_versions)
     open_store(place)  # makes the bucket
@@ -81,8 +82,9 @@ def race(
         if endpoint:
             environment["AWS_ENDPOINT_URL"] = endpoint
         jobs = [
-            Job(place.uri, number, tuple(seeds), f"{folder}/{number}.jsonl", environment, randomness.getrandbits(32),
-                crash_rate=0.02 if kills else 0.0, collects=number == 0, unconditional=unconditional)
+            Job(place.uri, number, tuple(seeds), f"{folder}/{number}.jsonl", environment, NUM_WRITERS,
+                randomness.getrandbits(32), crash_rate=0.02 if kills else 0.0, collects=number == 0,
+                unconditional=unconditional)
             for number in range(NUM_WRITERS)
         ]  # fmt: skip
         with ThreadPoolExecutor(1) as others:

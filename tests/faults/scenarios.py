@@ -41,7 +41,6 @@ def killed_server(scratch: Path, randomness: random.Random) -> Outcome:
     """All daemons of a Ceph that writes to disk are killed under the writers, and started again."""
     with radosgw("bluestore") as server:
         place = Place("radosgw", "s3://faults/killed", aws_environment(server.endpoint, scratch))
-
         delay = randomness.uniform(2, 4)
 
         def kill_and_restart() -> None:

@@ -27,6 +27,8 @@ from tests.small_versions import completions, derivation
 
 DATASET, TAG = "completions", "prod"
 NUM_ROWS = 60
+MEETING_SECONDS = 0.5
+"""How long a writer that is about to publish waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Job:
     journal: str
     """The file to which it appends what it was told."""
     environment: dict[str, str] = field(default_factory=dict)
+    num_writers: int = 1
+    """That race for the same versions."""
     random_seed: int = 0
     crash_rate: float = 0.0
     """Chance of a SIGKILL to itself before and after each operation on the place."""
     io_error_rate: float = 0.0
-    """Chance of an error of each system call on files, while it works on the place; needs libfiu preloaded."""
+    """Chance of an error of each read and write of a file, while it works on the place; needs libfiu preloaded."""
     collects: bool = False
     """Whether it collects garbage with no grace after each commit."""
     unconditional: bool = False
@@ -79,11 +83,22 @@ class Perilous:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         if "/versions/" not in key:
             return bool(self._perilous(self._inner.put_if_absent)(key, data))
-        time.sleep(self._random.uniform(0, 0.03))  # the others have looked by now, too
+        self._meet_the_others(key)
         if self._job.unconditional:
             self._inner.put(key, [data])
             return True
         return bool(self._perilous(self._inner.put_if_absent)(key, data))
+
+    def _meet_the_others(self, key: str) -> None:
+        """Publish with the others, if they come: all at once or one after the other, as it falls."""
+        arrivals = Path(self._job.journal).with_name(key.rpartition("/")[2])
+        with arrivals.open("ab") as file:
+            file.write(b".")
+        deadline = time.monotonic() + MEETING_SECONDS
+        while arrivals.stat().st_size < self._job.num_writers and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if self._job.num_writers > 1:
+            time.sleep(self._random.choice([0.0, self._random.uniform(0, MEETING_SECONDS)]))
 
     def _perilous(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
@@ -165,11 +180,11 @@ def collect(store: Store, job: Job, seed: int, journal: Journal) -> None:
 
 @contextmanager
 def io_errors(rate: float) -> Iterator[None]:
-    """Let system calls on files fail at random meanwhile."""
+    """Let reads and writes of files fail at random meanwhile."""
     if not rate:
         yield
         return
-    fiu, name = ctypes.CDLL(None), b"posix/io/*"
+    fiu, name = ctypes.CDLL(None), b"posix/io/rw/*"
     fiu.fiu_enable_random(name, 1, None, 0, ctypes.c_float(rate))
     try:
         yield

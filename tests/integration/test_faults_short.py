@@ -1,4 +1,4 @@
-"""The short form of `make test-faults`: one race with each kind of fault, and a control that must break an invariant."""
+"""The short form of `make test-faults`: a race with each kind of fault, and the controls that must break something."""
 
 import random
 from pathlib import Path
