@@ -37,7 +37,7 @@ START, FAR = st.integers(0, 9), st.integers(0, 9) | st.integers(10, 40) | st.jus
 """Operations that an actor does in a row: a writer takes about ten in all, gc about forty."""
 MAX_ACTORS = 5
 SETTINGS = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+    max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
 )  # fmt: skip
 

@@ -6,8 +6,9 @@ import pytest
 
 from tasks.store import Corrupt, Store, StoreError, fates, keys
 from tasks.store.fates import Standing
+from tasks.store.pins import read_pins
 from tests.memory_backend import MemoryBackend
-from tests.small_versions import commit, completions
+from tests.small_versions import commit, completions, derivation
 
 DATASET = "completions"
 
@@ -80,14 +81,10 @@ def test_find_manifest_that_arrives_late_under_a_removed_generation_is_not_found
 
 
 def test_publish_expelled_attempt_is_an_error_and_publishes_nothing(store: Store) -> None:
-    from tests.small_versions import derivation
-
     with store.writer(derivation()) as writer:
         writer.append(completions(["a"]))
-        attempt = store.backend.keys(f"{keys.folder(DATASET, 'data')}")[0:] or [""]
-        pinned = store.backend.keys(keys.PINS)[0].rpartition("attempt-")[2].removesuffix(".json")
-        assert attempt
-        assert fates.expel(store.backend, pinned) is None
+        (attempt,) = read_pins(store.backend, 0, 0).attempts
+        assert fates.expel(store.backend, attempt) is None
         with pytest.raises(StoreError, match="gc removed the files of this attempt"):
             writer.commit(metrics={}, cost={})
     assert store.find(DATASET, derivation().version) is None

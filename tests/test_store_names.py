@@ -82,7 +82,7 @@ GOOD_DERIVATION = Derivation(
 )
 ROWS = pa.table({"row_id": ["r"], "reuse_key": ["k"], "status": ["ok"], "row_hash": ["0" * 64]})
 ONE_PART = (Part(path="a/part-00000.parquet", sha256="0" * 64, bytes=1, rows=1),)
-GOOD_MANIFEST = new_manifest(GOOD_DERIVATION, "rows", "0" * 64, ONE_PART, ROWS, {}, {})
+GOOD_MANIFEST = new_manifest(GOOD_DERIVATION, "rows", "0" * 64, ONE_PART, {}, {}, rows=1)
 
 GOOD: dict[str, Any] = {
     "dataset": "labels",

@@ -107,6 +107,6 @@ def version_of(name: str, manifest: Manifest, known: Mapping[str, tuple[str, str
         inputs=ancestors(made, known),
         commit=manifest.code_commit or "unknown",
         libraries=libraries,
-        created=manifest.created_at,
+        created=manifest.created_at[:19],  # to the second
         config=json.dumps(made.config, indent=1, sort_keys=True, ensure_ascii=False),
     )

@@ -72,7 +72,7 @@ def sections(material: Material) -> dict[str, Any]:
         "costs": cost_rows,
         "total_seconds": total_seconds,
         "longest": max(cost.share for cost in cost_rows) or 1.0,
-        "newest": max(manifest.created_at for manifest in manifests.values()),
+        "newest": max(manifest.created_at for manifest in manifests.values())[:19],
     }
 
 

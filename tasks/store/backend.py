@@ -88,10 +88,10 @@ def open_backend(uri: str) -> Backend:
         raise StoreError(f"store {scheme}://...: expected a folder or s3://bucket/prefix")
     from tasks.store.s3 import S3Backend
 
-    return S3Backend.open(*_split_s3(rest))
+    return S3Backend.open(*split_s3(rest))
 
 
-def _split_s3(rest: str) -> tuple[str, str]:
+def split_s3(rest: str) -> tuple[str, str]:
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
     if "@" in bucket:  # the message must not repeat what stands there

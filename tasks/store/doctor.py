@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.schema import Frozen
-from tasks.store.backend import _split_s3, open_backend
+from tasks.store.backend import open_backend, split_s3
 from tasks.store.errors import StoreError, StoreUnavailable
 from tasks.store.folder import FolderBackend
 from tasks.store.s3_connection import endpoint, is_loopback
@@ -50,7 +50,7 @@ def examine(uri: str, clock: Callable[[], float] = time.time) -> list[Finding]:
     try:
         if not uri.startswith("s3://"):
             open_backend(uri)  # says what an address looks like
-        bucket, prefix = _split_s3(uri.removeprefix("s3://"))
+        bucket, prefix = split_s3(uri.removeprefix("s3://"))
     except StoreError as error:
         return [broken("address", error)]
     from tasks.store.doctor_s3 import examine_bucket

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.store.doctor import Finding, broken, judge_clock, judge_race, ok, race
 from tasks.store.errors import ConditionIgnored, StoreError
-from tasks.store.s3 import _md5
+from tasks.store.s3 import md5
 from tasks.store.s3_connection import answer_of, endpoint, explain, is_loopback, is_request_failure, open_probe_client
 
 _CREDENTIAL_CODES = (
@@ -164,7 +164,7 @@ class _Patient:
     def checksum(self) -> Finding:
         """An upload whose bytes are not those that its Content-MD5 names."""
         try:
-            self._put(f"{self.prefix}damaged", b"damaged", ContentMD5=_md5(b"whole"))
+            self._put(f"{self.prefix}damaged", b"damaged", ContentMD5=md5(b"whole"))
         except Exception as error:
             if (answer_of(error)[1] or 0) // 100 != 4:
                 raise
@@ -219,7 +219,7 @@ class _Patient:
         """Create-if-absent: whether the server says that it was done. 409 means that two met: ask again."""
         for attempt in itertools.count(1):
             try:
-                self._put(key, data, IfNoneMatch="*", ContentMD5=_md5(data))
+                self._put(key, data, IfNoneMatch="*", ContentMD5=md5(data))
             except Exception as error:
                 status = answer_of(error)[1]
                 if status == 412:

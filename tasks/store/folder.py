@@ -63,12 +63,12 @@ class FolderBackend:
 
     def put(self, key: str, blocks: Iterable[bytes]) -> None:
         with self._explained(f"write {key}"), self._temporary(blocks) as temporary:
-            _in_folder(self.root / key, temporary.replace)
+            _in_folder(self.root / key, temporary, temporary.replace)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         with self._explained(f"create {key}"), self._temporary([data]) as temporary:
             try:
-                _in_folder(self.root / key, lambda target: os.link(temporary, target))
+                _in_folder(self.root / key, temporary, lambda target: os.link(temporary, target))
             except FileExistsError:
                 return _read_if_there(self.root / key) == data
             return True
@@ -141,13 +141,15 @@ class FolderBackend:
             ) from error
 
 
-def _in_folder(target: Path, place: Callable[[Path], object]) -> None:
+def _in_folder(target: Path, temporary: Path, place: Callable[[Path], object]) -> None:
     """Put a file at its place, in a folder that is made if need be: again where a delete empties it meanwhile."""
     for _ in range(100):
         try:
             _make_folder(target.parent)
             place(target)
         except FileNotFoundError:
+            if not temporary.exists():
+                raise FileNotFoundError(errno.ENOENT, "its temporary file was removed before it was done") from None
             continue
         with suppress(FileNotFoundError):  # it may be deleted again at once
             _sync_folder(target.parent)

@@ -169,27 +169,29 @@ def new_manifest(
     kind: Literal["rows", "model"],
     content_hash: str,
     parts: tuple[Part, ...],
-    table: pa.Table | None,
     metrics: Mapping[str, Any],
     cost: Mapping[str, float],
+    **held: Any,
 ) -> Manifest:
-    """The manifest of a finished attempt; `table` holds the rows of a dataset, None for a model."""
+    """The manifest of a finished attempt; `held` are its fields about rows."""
     return Manifest(
         dataset=derivation.dataset,
         version=derivation.version,
         kind=kind,
         content_hash=content_hash,
-        rows=0 if table is None else table.num_rows,
         parts=parts,
-        columns=() if table is None else tuple(Column(name=f.name, type=str(f.type)) for f in table.schema),
-        statuses={} if table is None else count_statuses(table),
         derivation=derivation,
         code_commit=code_commit(),
         libraries=library_versions(),
         cost=dict(cost),
         metrics=dict(metrics),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        **held,
     )
+
+
+def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
+    return tuple(Column(name=field.name, type=str(field.type)) for field in schema)
 
 
 def count_statuses(table: pa.Table) -> dict[str, int]:

@@ -12,7 +12,7 @@ from tasks.schema import DatasetRef
 from tasks.store import keys
 from tasks.store.errors import StoreError
 from tasks.store.identity import content_hash, hash_rows
-from tasks.store.manifest import Derivation, Part, count_statuses, new_manifest
+from tasks.store.manifest import Derivation, Part, columns_of, count_statuses, new_manifest
 from tasks.store.parts import EncodedFile, PartsEncoder, put_file, read_part
 
 if TYPE_CHECKING:
@@ -97,12 +97,20 @@ class RowsWriter:
             )
         self._put(self._encoder.finish())
         self._check_row_ids()
-        empty = self._encoder.schema.empty_table()
-        manifest = new_manifest(self.derivation, "rows", self._content, tuple(self._parts), empty, metrics, cost)
-        taken = {"reuse": reuse, "sources": dict(sources or {})}
-        counted = {"rows": self.num_rows, "statuses": dict(self._statuses)}
-        self._committed = True
-        self.done = self._store._publish(manifest.model_copy(update=counted | taken), self._attempt)
+        manifest = new_manifest(
+            self.derivation,
+            "rows",
+            self._content,
+            tuple(self._parts),
+            metrics,
+            cost,
+            rows=self.num_rows,
+            columns=columns_of(self._encoder.schema),
+            statuses=dict(self._statuses),
+            reuse=reuse,
+            sources=dict(sources or {}),
+        )
+        self.done = self._store._publish(manifest, self._attempt)
         return self.done.dataset_ref()
 
     def _put(self, files: Iterable[EncodedFile]) -> None:

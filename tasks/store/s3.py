@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tasks.store.backend import BLOCK_BYTES, Entry
-from tasks.store.errors import StoreError, StoreUnavailable
+from tasks.store.errors import ConditionIgnored, StoreUnavailable
 from tasks.store.s3_connection import (
     answer_of,
     download,
@@ -57,10 +57,7 @@ class S3Backend:
         backend._check_bucket()
         first, second = (backend.put_if_absent(_PROBE, data) for data in (b"1", b"2"))
         if first and second:
-            raise StoreError(
-                f"store {backend.uri}: the server ignores If-None-Match, so two writers would overwrite each "
-                "other; use one that honours it (AWS, Ceph without bucket versioning) or a local folder"
-            )
+            raise ConditionIgnored(backend.uri)
         return backend
 
     def get(self, key: str) -> bytes:
@@ -77,18 +74,25 @@ class S3Backend:
         iterator = iter(blocks)
         first, second = next(iterator, b""), next(iterator, None)
         if second is None:
-            self._call("put_object", key, Body=first, ContentMD5=_md5(first))
+            self._call("put_object", key, Body=first, ContentMD5=md5(first))
         else:
             self._put_multipart(key, itertools.chain([first, second], iterator))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         try:
-            self._call("put_object", key, Body=data, ContentMD5=_md5(data), IfNoneMatch="*")
+            self._call("put_object", key, Body=data, ContentMD5=md5(data), IfNoneMatch="*")
         except StoreUnavailable as error:
             if error.status != 412:
                 raise
-            return self.get(key) == data  # our own request may have been stored and its answer lost
+            return self._holds(key, data)  # our own request may have been stored and its answer lost
         return True
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Whether a key holds exactly this; not, where it was deleted meanwhile."""
+        try:
+            return self.get(key) == data
+        except FileNotFoundError:
+            return False
 
     def keys(self, prefix: str) -> list[str]:
         return [entry.key for entry in self.entries(prefix)]
@@ -129,7 +133,7 @@ class S3Backend:
         done = []
         try:
             for number, block in enumerate(blocks, 1):
-                part = {"UploadId": upload, "PartNumber": number, "Body": block, "ContentMD5": _md5(block)}
+                part = {"UploadId": upload, "PartNumber": number, "Body": block, "ContentMD5": md5(block)}
                 done.append({"PartNumber": number, "ETag": self._call("upload_part", key, **part)["ETag"]})
             self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": done})
         except BaseException:  # an upload that is not aborted stays stored, and paid for, unseen
@@ -175,9 +179,16 @@ class S3Backend:
         except Exception as error:
             if answer_of(error)[0] != "NoSuchBucket" or not is_loopback(endpoint()):
                 raise self._named("open it", error) from error
+            self._create_bucket(client)
+
+    def _create_bucket(self, client: Any) -> None:
+        try:
             client.create_bucket(Bucket=self.bucket)
+        except Exception as error:
+            if answer_of(error)[0] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):  # somebody else did
+                raise self._named("create its bucket", error) from error
 
 
-def _md5(data: bytes) -> str:
+def md5(data: bytes) -> str:
     """Content-MD5: the one checksum of an upload that every server checks (Ceph Pacific ignores newer ones)."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -17,6 +17,7 @@ from tasks.store.backend import Backend, open_backend
 from tasks.store.errors import Corrupt, InvalidName, NotCommitted, StoreError
 from tasks.store.external import EXTERNAL, fetch_external
 from tasks.store.fates import Tombstone
+from tasks.store.identity import check_dataset
 from tasks.store.manifest import Derivation, Manifest, new_manifest
 from tasks.store.models import fetch_files, model_files, model_hash, read_blocks
 from tasks.store.parts import put_files, read_part
@@ -180,17 +181,18 @@ class Store(SideFiles):
 
         Raises: StoreError: a file that is not .safetensors, .json, .jinja, .txt or .model: no pickles.
         """
-        if not derivation.dataset.startswith("models/"):
+        if not check_dataset(derivation.dataset).startswith("models/"):
             raise InvalidName(f"dataset {derivation.dataset!r}: a model's name begins with models/")
+        files = model_files(folder)
         done = self.find(derivation.dataset, derivation.version)
         if done:
             return done.model_ref()
-        sources = ((name, read_blocks(path), None) for name, path in model_files(folder).items())
+        sources = ((name, read_blocks(path), None) for name, path in files.items())
         attempt = self.pins.begin_attempt(derivation.dataset, derivation.version)
         try:
             parts = put_files(self.backend, _data_key(derivation), attempt, sources)
             content = model_hash({part.path.partition("/")[2]: part.sha256 for part in parts})
-            manifest = new_manifest(derivation, "model", content, parts, None, metrics, cost)
+            manifest = new_manifest(derivation, "model", content, parts, metrics, cost, rows=0)
             return self._publish(manifest, attempt).model_ref()
         finally:
             self.pins.end_attempt(attempt)
