@@ -1,16 +1,18 @@
-"""gc: what is needed stays, and for which reason; what is not goes, in two steps; nothing goes that may yet be needed."""
+"""gc: what is needed stays, and for which reason; the rest goes, in two steps; nothing that may yet be needed does."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.schema import DatasetRef, ModelRef
-from tasks.store import Corrupt, Derivation, InputRef, Store, StoreError, fates, keys
+from tasks.schema import DatasetRef
+from tasks.store import Corrupt, InputRef, Manifest, Store, StoreError, fates, keys
 from tasks.store.gc import GcReport, collect_garbage, plan_garbage
 from tasks.store.pins import read_pins
 from tasks.store.retention import DAY_SECONDS, Lineage, Retention
+from tasks.store.survey import Record
 from tests.memory_backend import MemoryBackend
 from tests.small_versions import completions, derivation, model_folder
 
@@ -369,38 +371,23 @@ def test_gc_two_at_once_agree(store: Store) -> None:
 
 
 def test_descendants_first_orders_chains_and_survives_circles() -> None:
-    from tasks.store.survey import Record
-
-    def record(name: str, made_from: str) -> Record:
-        content = InputRef(version="v", content_hash="c" * 64)
-        made_by = Derivation(
-            stage="s", dataset="models/x", code_version=1, config={}, inputs={}, constitution=None, models={}, seed=0,
-            force=None, cites={"it": f"models/x/{made_from}"},
-        )  # fmt: skip
-        store = Store(MemoryBackend(), Path("unused"))
-        model = ModelRef(model="models/x", version=name, content_hash=content.content_hash)
-        manifest = empty_manifest(made_by, model)
-        assert store
-        return Record(("models/x", name), name, 0, 0.0, manifest, fates.Standing(0, 1, False))
-
-    chain = [record("a", "b"), record("b", "c"), record("c", "none")]
-    assert [r.name[1] for r in Lineage(chain).descendants_first(chain)] == ["a", "b", "c"]
-    circle = [record("a", "b"), record("b", "a")]
+    chain = [model_record("a", "b"), model_record("b", "c"), model_record("c", "none")]
+    assert [record.name[1] for record in Lineage(chain).descendants_first(chain)] == ["a", "b", "c"]
+    assert [record.name[1] for record in Lineage(chain).descendants_first(chain[::-1])] == ["a", "b", "c"]
+    circle = [model_record("a", "b"), model_record("b", "a")]
     assert len(Lineage(circle).descendants_first(circle)) == 2
 
 
-def empty_manifest(made_by: Derivation, model: ModelRef) -> Any:
-    from tasks.store import Manifest
-
-    return Manifest(
-        dataset=model.model, version=model.version, kind="model", content_hash=model.content_hash, rows=0, parts=(),
+def model_record(version: str, made_from: str) -> Record:
+    made_by = derivation("models/x").model_copy(update={"cites": {"base": f"models/x/{made_from}"}})
+    manifest = Manifest(
+        dataset="models/x", version=version, kind="model", content_hash="c" * 64, rows=0, parts=(),
         derivation=made_by, code_commit=None, libraries={}, cost={}, metrics={}, created_at="",
     )  # fmt: skip
+    return Record(("models/x", version), version, 0, 0.0, manifest, fates.Standing(0, 1, False))
 
 
 def test_gc_temporary_files_of_killed_writers_go_from_a_folder(tmp_path: Path) -> None:
-    import os
-
     store = Store.open(str(tmp_path / "store"), cache=tmp_path / "cache")
     left = tmp_path / "store" / ".tmp" / "left"
     left.write_bytes(b"half a part")

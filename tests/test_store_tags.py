@@ -77,7 +77,7 @@ class NoRequests(MemoryBackend):
 
     def __getattribute__(self, name: str) -> object:
         if name in ("get", "put", "put_if_absent", "keys", "entries", "folders", "delete"):
-            pytest.fail("a request was made")
+            return lambda *arguments: pytest.fail("a request was made")
         return super().__getattribute__(name)
 
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows.commands.console import JsonOption, StoreOption, console, open_store, print_json
-from flows.commands.tables import bytes_text
+from flows.commands.tables import bytes_text, clip
 
 if TYPE_CHECKING:
     from tasks.store.gc import GcReport
@@ -43,7 +44,7 @@ def gc(
     if as_json:
         print_json({"deleted": delete, **report.model_dump(mode="json")})
         return
-    console.print(_table(report))
+    console.print(_judgements_table(report))
     done = "removed" if delete else "would be removed"
     console.print(
         f"{len(report.removed)} versions {done}, {len(report.kept)} kept; {report.objects} files with "
@@ -70,19 +71,21 @@ def tag(
     if as_json:
         print_json([move.model_dump() for move in moves])
     else:
-        console.print(_moves_table(moves) if moves else f"{dataset} has no tag {name!r}")
+        console.print(_moves_table(moves) if moves else Text(f"{dataset} has no tag {name!r}"))
 
 
-def _table(report: "GcReport") -> Table:
+def _judgements_table(report: "GcReport") -> Table:
     table = Table("dataset", "version", "", "why", "size", box=None)
     for outcome, versions in (("goes", report.removed), ("stays", report.kept)):
         for found in versions:
-            table.add_row(found.dataset, found.version[:12], outcome, found.reason, bytes_text(found.bytes))
+            table.add_row(
+                found.dataset, found.version[:12], outcome, Text(clip(found.reason, 80)), bytes_text(found.bytes)
+            )
     return table
 
 
 def _moves_table(moves: "list[Tag]") -> Table:
     table = Table("tag", "move", "version", "by", "at", box=None)
     for move in moves:
-        table.add_row(move.tag, str(move.sequence), move.version, move.by, move.at)
+        table.add_row(move.tag, str(move.sequence), move.version, Text(clip(move.by, 60)), move.at)
     return table

@@ -107,7 +107,7 @@ def _own_reason(
     retention: Retention,
     now: float,
 ) -> str | None:
-    days, name = (now - record.modified) / DAY_SECONDS, record.name
+    days, name = max(0.0, now - record.modified) / DAY_SECONDS, record.name  # a server tells its time in whole seconds
     if record.manifest is None:
         return "its manifest is damaged"
     if name in tagged:
