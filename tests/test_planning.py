@@ -153,4 +153,7 @@ def test_plan_command_exit_codes_and_json(config, tmp_path):
     plan = json.loads(changed.stdout)
     assert plan["fresh"] is False
     assert {stage["stage"]: stage["state"] for stage in plan["stages"]}["ppo"] == "stale"
-    assert "setting kl_coef" in command(path, "--set", "ppo.kl_coef=0.5").stdout.replace("\n", " ")
+    reasons = {stage["stage"]: stage["reasons"] for stage in plan["stages"]}
+    assert reasons["ppo"] == [f"setting kl_coef: {config.ppo.kl_coef} -> 0.5"]
+    shown = command(path, "--set", "ppo.kl_coef=0.5")
+    assert shown.exit_code == 0 and "Plan on" in shown.stdout and "stages to make" in shown.stdout
