@@ -49,6 +49,10 @@ def small_constitution(**changes: dict[str, Any]) -> Constitution:
     return Constitution.model_validate({"id": "small", "title": "Small", "principles": principles})
 
 
+def named(ref: Ref) -> str:
+    return ref.dataset if isinstance(ref, DatasetRef) else ref.model
+
+
 def derivation(
     stage: str, dataset: str, made_from: Mapping[str, Ref], slice_: str | None = None, **config: Any
 ) -> Derivation:
@@ -56,9 +60,7 @@ def derivation(
     held = {role: ref for role, ref in made_from.items() if role != "constitution"}
     inputs = {role: ref for role, ref in held.items() if isinstance(ref, DatasetRef)}
     models = {role: ref for role, ref in held.items() if isinstance(ref, ModelRef)}
-    cites = {role: f"{ref.model}/{ref.version}" for role, ref in models.items()}
-    if "constitution" in made_from:
-        cites["constitution"] = f"constitutions/{made_from['constitution'].version}"
+    cites = {role: f"{named(ref)}/{ref.version}" for role, ref in made_from.items()}
     return Derivation(
         stage=stage,
         dataset=dataset,

@@ -63,7 +63,13 @@ def summaries_table(listed: Iterable[Mapping[str, Any]]) -> Table:
         seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
         made = clip(entry["created_at"][:16].replace("T", " "), 16)
         rows = str(entry["rows"]) if entry["kind"] == "rows" else ""
-        names = (entry["dataset"], entry["version"], ", ".join(entry["tags"]), rows, counts_text(entry["statuses"]))
+        names = (
+            entry["dataset"],
+            entry["version"][:12],
+            ", ".join(entry["tags"]),
+            rows,
+            counts_text(entry["statuses"]),
+        )
         table.add_row(*names, bytes_text(entry["bytes"]), seconds, made)
     return table
 

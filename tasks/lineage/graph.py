@@ -122,7 +122,7 @@ class Records:
         for key in self.constitutions_of(manifest):
             yield Edge(role="constitution", to=key)
         for role, cited in sorted(made.cites.items()):
-            if role not in made.models and role != "constitution":
+            if role not in {*made.inputs, *made.models, "constitution"}:
                 yield Edge(role=role, to=cited)
 
     def used_models(self) -> Iterator[tuple[str, str]]:
