@@ -40,14 +40,14 @@ def table_row(stage: StagePlan) -> dict[str, Any]:
     cost = stage.cost
     return {
         "stage": stage.stage,
-        "result": f"{stage.dataset} {stage.version[:12]}",
+        "version": stage.version[:8],
         "state": STATE_WORDS[stage.state],
         "why": "; ".join(stage.reasons),
         "rows": stage.rows or "",
         "to make": rows_to_make(stage),
         "tokens": cost.num_tokens if cost and cost.num_tokens else "",
         "seconds": round(cost.seconds, 1) if cost else "not measured yet" if stage.spends else "",
-        "GPU hours": round(cost.gpu_hours, 3) if cost else "",
+        "GPU hours": round(cost.gpu_hours, 3) if cost and cost.gpu_hours else "",
     }
 
 
@@ -65,6 +65,6 @@ def summary(made: Plan) -> str:
     most = "" if all(stage.exact for stage in made.stages) else "at most "
     text = f"{len(stale)} of {len(made.stages)} stages to make, {most}{made.rows_to_make} rows to generate"
     if made.seconds:
-        text += f", about {made.seconds:.0f} s and {made.gpu_hours:.2f} GPU hours by earlier runs"
+        text += f", about {made.seconds:.0f} s and {made.gpu_hours:.2f} GPU hours by what earlier runs took"
     unknown = sorted(set(made.unmeasured))
     return f"{text}{'; not measured yet: ' + ', '.join(unknown) if unknown else ''}."

@@ -8,6 +8,9 @@ from tasks.constitution import read_constitution
 from tasks.schema import DatasetRef, is_pending
 from tasks.store import Derivation, Manifest, Store, StoreError
 
+HASH_DIGITS = 64
+"""Of a content hash, of which people see the first eight."""
+
 
 def nearest(store: Store, derivation: Derivation) -> Manifest | None:
     """The version of the same stage that differs in the fewest things; of equal ones the newest."""
@@ -39,7 +42,10 @@ def explain(store: Store, new: Derivation, earlier: Manifest | None) -> list[str
     if earlier is None:
         return ["never made before"]
     old = earlier.derivation
-    lines = [line for change in differing(old, new) for line in words(store, old, new, *change)]
+    changes = differing(old, new)
+    waiting = [path.partition(".")[2] for path, _, after in changes if is_pending(after)]
+    lines = [line for change in changes if not is_pending(change[2]) for line in words(store, old, new, *change)]
+    lines += [f"waits for {', '.join(waiting)}"] if waiting else []
     return lines or [f"version {new.version[:12]} was removed"]
 
 
@@ -48,19 +54,23 @@ def words(store: Store, old: Derivation, new: Derivation, path: str, before: Any
     if head == "constitution":
         return principle_changes(store, old, new) or ["the principles of this phase changed"]
     if head == "inputs":
-        return [f"input {rest} is not made yet" if is_pending(after) else f"input {rest} has other rows"]
+        return [f"input {rest} has other rows"]
     if head == "models":
-        return [f"model {rest} is not made yet" if is_pending(after) else f"model {rest} is another"]
+        return [f"model {rest} is another"]
     if head == "code_version":
         return [f"code version {before} -> {after}"]
     if head == "force":
         return [f"forced by {after!r}" if after else f"no longer forced by {before!r}"]
     if head == "config":
-        return [f"setting {rest.removeprefix('config.')}: {shown(before)} -> {shown(after)}"]
+        name = rest.removeprefix("config.")
+        is_list = isinstance(before, list) or isinstance(after, list)
+        return [f"setting {name} is another" if is_list else f"setting {name}: {shown(before)} -> {shown(after)}"]
     return [f"{path}: {shown(before)} -> {shown(after)}"]
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, str) and len(value) == HASH_DIGITS:
+        return value[:8]
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
