@@ -3,8 +3,19 @@
 Imports nothing of `tasks`, so that everything may import it.
 """
 
+from constitutions.demonstrations import ComparisonDemonstration, RevisionDemonstration, Turn, in_seeded_order
 from constitutions.load import load_constitution
 from constitutions.model import Constitution, ConstitutionError, Principle
 from constitutions.rendezvous import draw
 
-__all__ = ["Constitution", "ConstitutionError", "Principle", "draw", "load_constitution"]
+__all__ = [
+    "ComparisonDemonstration",
+    "Constitution",
+    "ConstitutionError",
+    "Principle",
+    "RevisionDemonstration",
+    "Turn",
+    "draw",
+    "in_seeded_order",
+    "load_constitution",
+]

@@ -1,9 +1,9 @@
 """What an amendment changes: principles, their texts, and the share of draws that get another text."""
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from constitutions.model import Constitution, ConstitutionError, Frozen, Principle
+from constitutions.model import LISTS, Constitution, ConstitutionError, Frozen, Principle, digest
 
 Phase = Literal["revision", "comparison"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -70,7 +70,7 @@ class ConstitutionDiff(Frozen):
     old_hash: str
     new_hash: str
     header: tuple[FieldChange, ...]
-    """Of id, title, description and bias note."""
+    """Of id, title, description and bias note; and clusters, sections and demonstrations as ids with their hashes."""
     added: tuple[Principle, ...]
     removed: tuple[Principle, ...]
     changed: tuple[PrincipleChange, ...]
@@ -118,7 +118,7 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
     return ConstitutionDiff(
         old_hash=old.hash,
         new_hash=new.hash,
-        header=_fields(old, new, _HEADER),
+        header=_fields(old, new, _HEADER) + _listed(old, new),
         added=tuple(p for name, p in added.items() if name not in renamed.values()),
         removed=tuple(p for name, p in removed.items() if name not in renamed),
         changed=tuple(change for change in changes if change.fields or change.renamed),
@@ -146,14 +146,21 @@ def text_hash(principle: Principle, phase: Phase) -> str:
     return principle.revision_hash if phase == "revision" else principle.comparison_hash
 
 
+def demonstrations_hashes(constitution: Constitution, phase: Phase) -> tuple[str, ...]:
+    """Hashes of the demonstrations that every request of the phase is preceded by, in order."""
+    return tuple(shown.hash for shown in getattr(constitution, f"{phase}_demonstrations"))
+
+
 def share_touched(old: Constitution, new: Constitution, phase: Phase) -> float:
     """Expected share of the phase's draws that get another text, from 0 to 1: exact, not sampled.
 
     A draw that goes to another principle of the same wording is not touched. With as many draws as there are rows,
-    the share that is found scatters around this one as coin tosses do.
+    the share that is found scatters around this one as coin tosses do. Other demonstrations touch every draw.
     """
     if slice_of(old, phase) == slice_of(new, phase):
         return 0.0
+    if demonstrations_hashes(old, phase) != demonstrations_hashes(new, phase):
+        return 1.0
     before, after = principles_of(old, phase), principles_of(new, phase)
     if not before or not after:
         return 1.0
@@ -229,3 +236,13 @@ def _change(old: Principle, new: Principle) -> PrincipleChange:
 def _fields(old: Frozen, new: Frozen, names: tuple[str, ...]) -> tuple[FieldChange, ...]:
     values = [(name, getattr(old, name), getattr(new, name)) for name in names]
     return tuple(FieldChange(name=name, old=a, new=b) for name, a, b in values if a != b)
+
+
+def _listed(old: Constitution, new: Constitution) -> tuple[FieldChange, ...]:
+    """What a constitution holds beside principles, as one line of ids with the start of each one's hash."""
+    values = [(name, _line(getattr(old, name)), _line(getattr(new, name))) for name in LISTS]
+    return tuple(FieldChange(name=name.replace("_", " "), old=a, new=b) for name, a, b in values if a != b)
+
+
+def _line(items: tuple[Any, ...]) -> str | None:
+    return " ".join(f"{item.id}@{digest(item.model_dump())[:6]}" for item in items) or None

@@ -1,26 +1,17 @@
 """What a constitution is: principles with stable ids, and the texts that the two phases take from them."""
 
-import hashlib
-import json
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from constitutions.base import ConstitutionError, Frozen, Identifier, Text, digest
+from constitutions.demonstrations import ComparisonDemonstration, RevisionDemonstration
+from constitutions.sections import Cluster, Section
 
-class ConstitutionError(ValueError):
-    """A constitution that cannot be used; the message says where, what and what was expected."""
-
-
-class Frozen(BaseModel):
-    """Immutable; an unknown key or a value of another type is an error, never coerced."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-# Stripped, so that YAML's `>` and `>-` are one text with one hash.
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+LISTS = ("clusters", "sections", "revision_demonstrations", "comparison_demonstrations")
+"""What a constitution may hold beside its principles."""
 
 
 class Principle(Frozen):
@@ -83,20 +74,35 @@ class Constitution(Frozen):
     description: Text | None = None
     bias_note: Text | None = None
     """Whose values these are and what they are likely to miss."""
+    clusters: tuple[Cluster, ...] = Field(default=(), strict=False)
+    """Titles and descriptions of the clusters that principles name; optional."""
     principles: tuple[Principle, ...] = Field(strict=False)
+    sections: tuple[Section, ...] = Field(default=(), strict=False)
+    """Prose, with the ids of the principles derived from it."""
+    revision_demonstrations: tuple[RevisionDemonstration, ...] = Field(default=(), strict=False)
+    """Shown in this order before the supervised phase's requests."""
+    comparison_demonstrations: tuple[ComparisonDemonstration, ...] = Field(default=(), strict=False)
+    """Shown in this order before the preference phase's questions."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        first: dict[str, int] = {}
-        for index, principle in enumerate(self.principles):
-            if first.setdefault(principle.id, index) != index:
-                where = {"where": ("principles", index, "id")}
-                message = f"'{principle.id}' is also the id of principles[{first[principle.id]}], expected another"
-                raise PydanticCustomError("duplicate_id", message, where)
+        for name in ("principles", *LISTS):
+            _expect_unique(name, getattr(self, name))
         if not any(principle.enabled for principle in self.principles):
             message = f"none of {len(self.principles)} is enabled, expected at least one"
             raise PydanticCustomError("no_principle", message, {"where": ("principles",)})
+        known = {principle.id for principle in self.principles}
+        for index, section in enumerate(self.sections):
+            for number, name in enumerate(section.principles):
+                if name not in known:
+                    message = f"'{name}' is no principle of this constitution, expected the id of one"
+                    raise PydanticCustomError("derived", message, {"where": ("sections", index, "principles", number)})
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_lists(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was before there were such lists, so that a constitution without them keeps its hash and version."""
+        return {name: value for name, value in serialize(self).items() if name not in LISTS or value}
 
     @property
     def hash(self) -> str:
@@ -120,12 +126,14 @@ class Constitution(Frozen):
         return self._expect(usable, "comparison", "comparison_question")
 
     def revision_slice(self) -> str:
-        """Hash of what the revision phase uses: ids, weights, requests."""
-        return digest(["revision", [[p.id, p.weight, p.revision_hash] for p in self.revision_principles()]])
+        """Hash of what the revision phase uses: ids, weights, requests, and demonstrations where there are any."""
+        drawn = [[p.id, p.weight, p.revision_hash] for p in self.revision_principles()]
+        return digest(["revision", drawn, *_shown(self.revision_demonstrations)])
 
     def comparison_slice(self) -> str:
-        """Hash of what the comparison phase uses: ids, weights, questions."""
-        return digest(["comparison", [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]])
+        """Hash of what the comparison phase uses: ids, weights, questions, and demonstrations where there are any."""
+        drawn = [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]
+        return digest(["comparison", drawn, *_shown(self.comparison_demonstrations)])
 
     def _by_id(self) -> list[Principle]:
         return sorted(self.principles, key=lambda principle: principle.id)
@@ -139,10 +147,14 @@ class Constitution(Frozen):
         return tuple(usable)
 
 
-def digest(content: Any) -> str:
-    """SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8), 64 hex digits.
+def _shown(demonstrations: Sequence[RevisionDemonstration | ComparisonDemonstration]) -> list[list[str]]:
+    """One element, or none: without demonstrations a slice is what it was before there were any."""
+    return [[d.hash for d in demonstrations]] if demonstrations else []
 
-    Raises: TypeError or ValueError: a value that JSON has no stable form for.
-    """
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+
+def _expect_unique(field: str, items: Sequence[Any]) -> None:
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if first.setdefault(item.id, index) != index:
+            message = f"'{item.id}' is also the id of {field}[{first[item.id]}], expected another"
+            raise PydanticCustomError("duplicate_id", message, {"where": (field, index, "id")})

@@ -99,7 +99,7 @@ def test_load_good_file_gives_stripped_texts_and_phases(tmp_path):
         ("weight: 2", "enabled: 'no'", "5: principles[0].enabled: no, expected true or false"),
         ("weight: 2", "priority: 1.5", "5: principles[0].priority: 1.5, expected a whole number"),
         ("weight: 2", "wieght: 2", "5: principles[0].wieght: unknown key; did you mean weight?"),
-        ("id: small", "id: small\nextends: base", "3: extends: unknown key; known are"),
+        ("id: small", "id: small\nowner: base", "3: owner: unknown key; known are extends, id"),
         ("id: small", "title: small", "2: id: missing"),
         ("id: tone-1", "id: harm-1", "10: principles[1].id: 'harm-1' is also the id of principles[0]"),
         ("id: tone-1", "id: Tone 1", "10: principles[1].id: Tone 1, expected lower-case letters"),

@@ -1,4 +1,4 @@
-"""`./solon constitution`: read a constitution, and say what an amendment changes and which rows it touches."""
+"""`./solon constitution`: its commands, and `diff`: what an amendment changes and which rows it touches."""
 
 import difflib
 import re
@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from flows.commands import constitution_files, constitution_show
 from flows.commands.console import JsonOption, StoreOption, console, open_store, print_json
 
 if TYPE_CHECKING:
@@ -19,26 +20,17 @@ if TYPE_CHECKING:
 
 DIFFERENT = 3
 
-constitution_app = typer.Typer(help="Read, check and compare constitutions.", no_args_is_help=True)
+constitution_app = typer.Typer(help="Read, check, compare and import constitutions.", no_args_is_help=True)
 
 SideArgument = Annotated[str, typer.Argument(help="A YAML file; with --store also a version or tag of constitutions.")]
 RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Critique rounds of a chain.")]
 ExitCodeOption = Annotated[bool, typer.Option("--exit-code", help=f"End with {DIFFERENT} if the two differ.")]
 
 
-@constitution_app.command("check")
-def check_constitution(path: str) -> None:
-    """Read a constitution; print its hash and principles, or what is wrong with it."""
-    from constitutions import load_constitution
-
-    constitution = load_constitution(path)
-    table = Table(title=f"{constitution.id}  {constitution.hash[:12]}")
-    for column in ("principle", "cluster", "weight", "critique", "comparison", "hash"):
-        table.add_column(column)
-    for p in constitution.principles:
-        phases = ["yes" if text else "" for text in (p.critique_request, p.comparison_question)]
-        table.add_row(p.id, p.cluster, f"{p.weight:g}", *phases, p.hash[:12])
-    console.print(table)
+constitution_app.command("check")(constitution_files.check)
+constitution_app.command("show")(constitution_show.show)
+constitution_app.command("import")(constitution_files.import_files)
+constitution_app.command("export")(constitution_files.export_files)
 
 
 @constitution_app.command("diff")
