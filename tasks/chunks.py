@@ -117,9 +117,11 @@ def make_in_chunks(stage: GeneratingStage, session: Session) -> DatasetRef:
                     return core(items, generator, kept), kept, generator.seconds_starting
 
             rows, kept, starting = session.call(f"{stage.stage} rows {work.num_rows + 1} and on", make)
-            writer.append(rows_to_table(rows, stage.row_type))
             work.finished(rows, kept, recipe)
             work.seconds_starting += starting
+            writer.append(rows_to_table(rows, stage.row_type))
+        if not work.num_rows:
+            writer.append(rows_to_table([], stage.row_type))  # a version without rows has its columns
         work.ledger.check(stage.stage, stage.run.max_failed_fraction)
         return writer.commit(metrics={}, cost=work.cost(), reuse=recipe.digest, sources=dict(work.sources))
 

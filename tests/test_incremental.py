@@ -176,3 +176,12 @@ def test_reuse_failed_rows_are_tried_again(world):
     assert failed.made == NUM_PROMPTS and statuses["failed"] == 5  # one a chunk
     other = stage.model_copy(update={"config": RespondConfig(num_helpful_samples=1)})  # another version, the same rows
     assert world.make(other).made == 5
+
+
+def test_stage_without_items_is_a_version_without_rows(world):
+    from tasks.sample import SampleConfig, SampleStage
+
+    stage = SampleStage(run=world.run, prompts=world.prompts, policy=FAKE_MODEL, config=SampleConfig())
+    out = world.make(stage)  # nothing is held out
+    assert (out.rows, out.made, out.calls) == (0, 0, 0)
+    assert "completion" in world.store.read(stage.result(world.store)).column_names
