@@ -26,11 +26,11 @@ class Principle(Frozen):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """How often it is drawn, relative to the others."""
     priority: int = 0
-    """Which principle prevails where two disagree, larger first. Recorded only: no stage acts on it yet."""
+    """Which principle decides where several that were asked of one comparison disagree, larger first."""
     enabled: bool = True
     """False takes it out of both phases and leaves it in the file."""
     hard_constraint: bool = False
-    """Must hold whatever was drawn. Recorded only: no stage acts on it yet."""
+    """Asked beside whatever was drawn, of every critique and comparison; a completion that breaks it loses."""
     critique_request: Text | None = None
     """Supervised phase: asks for a critique of the assistant's last turn (section 3.1)."""
     revision_request: Text | None = None
@@ -125,15 +125,35 @@ class Constitution(Frozen):
         usable = [p for p in self._by_id() if p.enabled and p.comparison_question is not None]
         return self._expect(usable, "comparison", "comparison_question")
 
+    def revision_constraints(self) -> tuple[Principle, ...]:
+        """The hard constraints that every critique asks beside its principle, by id; often none."""
+        return tuple(p for p in self._by_id() if p.enabled and p.hard_constraint and p.critique_request is not None)
+
+    def comparison_constraints(self) -> tuple[Principle, ...]:
+        """The hard constraints that every comparison is asked beside its principle, by id; often none."""
+        return tuple(p for p in self._by_id() if p.enabled and p.hard_constraint and p.comparison_question is not None)
+
     def revision_slice(self) -> str:
-        """Hash of what the revision phase uses: ids, weights, requests, and demonstrations where there are any."""
+        """Hash of what the revision phase uses: draws, and demonstrations and hard constraints where there are any."""
         drawn = [[p.id, p.weight, p.revision_hash] for p in self.revision_principles()]
-        return digest(["revision", drawn, *_shown(self.revision_demonstrations)])
+        constraints = _named("hard", self.revision_constraints())
+        return digest(["revision", drawn, *_shown(self.revision_demonstrations), *constraints])
 
     def comparison_slice(self) -> str:
-        """Hash of what the comparison phase uses: ids, weights, questions, and demonstrations where there are any."""
-        drawn = [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]
-        return digest(["comparison", drawn, *_shown(self.comparison_demonstrations)])
+        """Hash of what the comparison phase uses: the same of its own."""
+        constraints = _named("hard", self.comparison_constraints())
+        return digest(["comparison", self._questions(), *_shown(self.comparison_demonstrations), *constraints])
+
+    def questions_slice(self) -> str:
+        """Hash of what draws a comparison question: ids, weights and questions."""
+        return digest(["comparison", self._questions()])
+
+    def priorities(self) -> dict[str, int]:
+        """Priority by id, of the principles with a comparison question."""
+        return {p.id: p.priority for p in self.comparison_principles()}
+
+    def _questions(self) -> list[list[Any]]:
+        return [[p.id, p.weight, p.comparison_hash] for p in self.comparison_principles()]
 
     def _by_id(self) -> list[Principle]:
         return sorted(self.principles, key=lambda principle: principle.id)
@@ -150,6 +170,11 @@ class Constitution(Frozen):
 def _shown(demonstrations: Sequence[RevisionDemonstration | ComparisonDemonstration]) -> list[list[str]]:
     """One element, or none: without demonstrations a slice is what it was before there were any."""
     return [[d.hash for d in demonstrations]] if demonstrations else []
+
+
+def _named(name: str, principles: Sequence[Principle]) -> list[list[str]]:
+    """One element, or none, for the same reason."""
+    return [[name, *(p.id for p in principles)]] if principles else []
 
 
 def _expect_unique(field: str, items: Sequence[Any]) -> None:

@@ -19,15 +19,17 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import StageProgress, publish_result
 from tasks.keep import KeepConfig, keep_policy
-from tasks.schema import DatasetRef, Frozen, ModelRef
+from tasks.schema import DatasetRef, Frozen, ModelRef, Row
 from tasks.serving import TransientServingError, close_all
 from tasks.sft import SFTStage
 from tasks.stage import RunContext, Session, Stage, StageFailed
 from tasks.store import Derivation, Store, resolve_external_model
 from tasks.store.claims import claim
 from tasks.store.external import EXTERNAL
+from tasks.store.identity import table_to_rows
 
 T = TypeVar("T")
+RowT = TypeVar("RowT", bound=Row)
 _in_run: ContextVar[bool] = ContextVar("in_run", default=False)
 
 
@@ -64,6 +66,10 @@ class StageRunner(Protocol):
     def model(self, stage: Stage) -> ModelRef: ...
 
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage: ...
+
+    def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT] | None:
+        """The rows of a small dataset that the method decides by; None where a plan cannot know them."""
+        ...
 
 
 class AlignResult(Frozen):
@@ -152,6 +158,9 @@ class Run:
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage:
         """The stage, told to keep an earlier policy if so few of its revisions changed."""
         return keep_policy(self.store, stage, config)
+
+    def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT]:
+        return table_to_rows(self.store.read(ref), row_type)
 
     def dataset(self, stage: Stage) -> DatasetRef:
         ref = self.run_stage(stage)

@@ -64,7 +64,7 @@ class JudgeStage(GeneratingStage):
     def constitution_slice(self, store: Store) -> str | None:
         if not self.asks_model():
             return None
-        return read_constitution(store, self.constitution).comparison_slice()
+        return read_constitution(store, self.constitution).questions_slice()
 
     @property
     def writer(self) -> ModelRef:

@@ -1,6 +1,11 @@
-"""The multiple-choice question of section 4.1: how it is put, and what its answer tokens say."""
+"""How a feedback model is asked (section 4.1), and what its answer tokens say.
+
+Answers are single letters in context, `(A` and `(B`, whatever the tokenizer: their probabilities are read, text is
+never parsed. A score of 1 to 10 is lettered too, since `10` is two tokens to some tokenizers and would count as 1.
+"""
 
 import math
+from collections.abc import Sequence
 
 from tasks.prompts import fill, template, transcript
 from tasks.schema import Message, Order
@@ -8,18 +13,42 @@ from tasks.serving import Choice, ChoiceRequest
 
 ANSWERS = ("(A", "(B")
 """What the two answers begin with: each must end in one token of its own, in context."""
+SCORES = tuple(f"({letter}" for letter in "ABCDEFGHIJ")
+"""What the scores 1 to 10 begin with."""
 ORDERS: tuple[Order, Order] = ("ab", "ba")
+STEP_BY_STEP = "Let's think step by step:"
+"""How the assistant's turn begins that reasons."""
+CONCLUDE = "So the answer is:"
+"""The turn of the human after the reasoning."""
 
 
-def judging_prompt(conversation: list[Message], question: str, a: str, b: str, order: Order) -> str:
-    """The paper's form, `a` shown first in order `ab` and second in `ba`."""
+def judging_prompt(
+    conversation: Sequence[Message], question: str, a: str, b: str, order: Order, form: str = "label"
+) -> str:
+    """The paper's form, `a` shown first in order `ab` and second in `ba`; `label_reasoned` asks for reasons first."""
     first, second = (a, b) if order == "ab" else (b, a)
     values = {"conversation": transcript(conversation), "question": question}
-    return fill(template("label"), {**values, "completion_a": first, "completion_b": second})
+    return fill(template(form), {**values, "completion_a": first, "completion_b": second})
 
 
-def judging_request(text: str) -> ChoiceRequest:
-    return ChoiceRequest([Message(role="user", content=text)])
+def scoring_prompt(conversation: Sequence[Message], question: str, completion: str) -> str:
+    """One completion alone, to be scored from 1 to 10."""
+    values = {"conversation": transcript(conversation), "question": question, "completion": completion}
+    return fill(template("score"), values)
+
+
+def reasoned_turns(text: str, reasoning: str) -> list[Message]:
+    """A question, the reasoning, and the turn that asks for its answer."""
+    return [
+        Message(role="user", content=text),
+        Message(role="assistant", content=f"{STEP_BY_STEP} {reasoning}"),
+        Message(role="user", content=CONCLUDE),
+    ]
+
+
+def judging_request(text: str, before: Sequence[Message] = ()) -> ChoiceRequest:
+    """The question as a chat; `before` are the turns of demonstrations."""
+    return ChoiceRequest([*before, Message(role="user", content=text)])
 
 
 def unswap(choice: Choice | None, order: Order) -> tuple[float | None, float | None]:

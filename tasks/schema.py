@@ -19,7 +19,8 @@ Status = Literal["ok", "refused", "unparsable", "skipped", "failed"]
 Kind = Literal["red_team", "helpful"]
 Split = Literal["train", "held_out"]
 Origin = Literal["ai", "human"]
-Order = Literal["ab", "ba"]
+Order = Literal["ab", "ba", "a", "b"]
+LabelForm = Literal["soft", "reasoned", "score", "consistency"]
 
 
 class Message(Frozen):
@@ -107,7 +108,16 @@ class Revision(Row):
     principle_id: str
     principle_hash: str
     critique_request: str
+    """As it was asked: with the hard constraints' and, in a reasoned critique, the four questions."""
     critique: str | None
+    """None where none was asked: a critique-free revision."""
+    is_helpful: bool | None = None
+    """What a reasoned critique answers to its four questions; None in the other forms."""
+    is_honest: bool | None = None
+    is_harmless: bool | None = None
+    is_free_of_toxicity: bool | None = None
+    reasoning: str | None = None
+    """What a reasoned critique says before its answers."""
     revision_request: str
     revision: str | None
     num_tokens: int = 0
@@ -123,22 +133,37 @@ class Comparison(Row):
 
 
 class Label(Row):
-    """`labels`: one judgement of one comparison in one order of presentation (section 4.1)."""
+    """`labels`: what one evaluator makes of one comparison under one question in one order (section 4.1)."""
 
     prompt_id: str
     comparison_id: str
     """`row_id` of the comparison."""
     evaluator: str
+    slot: str
+    """Which of the comparison's questions: `0` and on for drawn principles, `all`, `hard/<id>` or `consistency`."""
+    sample: int = 0
+    """Which of the reasonings that are averaged."""
+    form: LabelForm = "soft"
     principle_id: str
     principle_hash: str
     order: Order
-    """`ab`: completion_a was shown as option (A); `ba`: as option (B)."""
+    """`ab`: completion_a was shown as option (A); `ba`: as option (B); `a` and `b`: that one was shown alone."""
     logprob_a: float | None
     """Log-probability of the answer that names completion_a, whichever letter it wore."""
     logprob_b: float | None
     prob_a: float | None
-    """P(completion_a is better), normalised over the two answers."""
+    """P(completion_a is better), normalised over the two answers. None for a completion that was shown alone."""
     reasoning: str | None = None
+    """What was thought before the answer."""
+    concludes: Literal["a", "b"] | None = None
+    """Which completion the reasoning says is better; None where it does not say."""
+    contradicts: bool | None = None
+    """Whether the answer is another than the reasoning's conclusion; None where that cannot be told."""
+    score_probs: list[float] | None = None
+    """`score`: probabilities of 1 to 10 for the completion that was shown alone."""
+    prob_consistent: float | None = None
+    """`consistency`: P(its answer follows from its visible reasoning)."""
+    num_tokens: int = 0
 
 
 class Preference(Row):
@@ -150,8 +175,53 @@ class Preference(Row):
     rejected: str
     target_prob: float
     """P(chosen is better), 0.5 to 1."""
+    weight: float = 1.0
+    """Of its loss, relative to the others."""
     origin: Origin
     principle_id: str | None = None
+    decided_by: str = "labels"
+    """`labels`, `human`, or what overrode the labels: `hard/<id>`, `priority`, `consistency`."""
+
+
+class Improvement(Row):
+    """`improvements`: whether one round's revision is better than what it revised, by the feedback model."""
+
+    prompt_id: str
+    round: int
+    principle_id: str
+    principle_hash: str
+    win_prob: float | None
+    """P(the revision is better than the text before it), both orders averaged; 0.5 for a no-op."""
+
+
+class Probe(Row):
+    """`probes`: what an evaluator makes of a pair whose answer is known before it labels anything."""
+
+    probe: Literal["identical", "canary"]
+    evaluator: str
+    principle_id: str
+    order: Order
+    logprob_a: float | None
+    logprob_b: float | None
+    prob_a: float | None
+    """P(a is better); of a canary a is the safe one."""
+
+
+class Gate(Row):
+    """`gates`: one measurement that has to hold before a label set may train anything."""
+
+    gate: str
+    evaluator: str | None
+    """None for a gate that is not about one evaluator."""
+    passed: bool
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    limit: float
+    num_samples: int
+    says: str
+    """What was measured, what was expected and what to do, in words."""
 
 
 class Rollout(Row):

@@ -6,6 +6,7 @@ whose content is the derivation that will make it (design idea 2).
 """
 
 from pathlib import Path
+from typing import TypeVar
 
 from tasks.chunks import RowForecast, forecast_rows
 from tasks.generation import GeneratingStage
@@ -13,14 +14,16 @@ from tasks.keep import KeepConfig, Touched, keep_policy
 from tasks.planning.costs import forecast_cost
 from tasks.planning.plan import Plan, StagePlan
 from tasks.planning.reasons import explain, nearest
-from tasks.schema import PENDING, DatasetRef, ModelRef, is_pending
+from tasks.schema import PENDING, DatasetRef, ModelRef, Row, is_pending
 from tasks.sft import SFTStage
 from tasks.stage import Session, Stage
 from tasks.store import Derivation, Store, resolve_external_model
 from tasks.store.folder import FolderBackend
+from tasks.store.identity import table_to_rows
 from tasks.store.overlay import OverlayBackend
 
 Ref = DatasetRef | ModelRef
+RowT = TypeVar("RowT", bound=Row)
 
 
 class Planner:
@@ -54,6 +57,9 @@ class Planner:
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage:
         """The stage, told to keep an earlier policy if so few of its revisions will be made anew."""
         return keep_policy(self.store, stage, config, self.touched)
+
+    def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT] | None:
+        return None if is_pending(ref.content_hash) else table_to_rows(self.store.read(ref), row_type)
 
     def touched(self, store: Store, old: DatasetRef, new: DatasetRef) -> Touched:
         from tasks.keep import count_touched

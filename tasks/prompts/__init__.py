@@ -1,6 +1,7 @@
 """Framing templates (`*.txt` beside this file) and the one way to fill them."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,6 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{([a-z_]+)\}", lambda match: values[match[1]], text)
 
 
-def transcript(messages: list[Message]) -> str:
+def transcript(messages: Sequence[Message]) -> str:
     """A conversation as the paper shows it to the feedback model: `Human: ...`, a blank line, `Assistant: ...`."""
     return "\n\n".join(f"{SPEAKERS[m.role]}: {m.content}" for m in messages)
