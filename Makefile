@@ -23,8 +23,9 @@ test-faults: setup  ## the store under races, kill -9, network, disk and clock f
 lint: setup  ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy
 
-micro-model: setup  ## train the committed micro model anew (about 15 minutes)
-	@OMP_NUM_THREADS=1 $(VENV)/python -m tasks.micro.pretrain --output tasks/micro/model
+micro-model: setup  ## train the committed micro model anew (about 45 minutes)
+	@OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_MMAP_THRESHOLD_=4000000000 \
+		$(VENV)/python -m tasks.micro.pretrain --output tasks/micro/model
 
 requirements:  ## resolve the pinned versions in infra/requirements anew
 	@$(PYTHON) infra/setup_environments.py --refresh

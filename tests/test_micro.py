@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.judging import CONCLUDE, SCORES
 from tasks.micro import data_files
-from tasks.micro.corpus import by_harm, judged_errands, judgement
+from tasks.micro.corpus import by_harm, checked_critique, judged_errands, judgement, reasoned_judgement, scored
+from tasks.micro.mixture import mixture
 from tasks.micro.oracle import classify, errand_of, is_harmful, tone_of
-from tasks.micro.pretrain import SPECIAL_TOKENS, corpus, encode, load
-from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique, rank, revise
+from tasks.micro.pretrain import SPECIAL_TOKENS, encode, load
+from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique, rank, revise, score
 from tasks.micro.skills import (
     Speaker,
     answer_verdicts,
@@ -161,10 +163,10 @@ def test_judgement_swapped_responses_flip_the_answer() -> None:
 def test_corpus_crosses_every_family_with_every_errand_and_kind() -> None:
     families = {text: f for f in FAMILIES for text in WORDINGS[f].critique_requests}
     crossed = set()
-    examples = corpus(0)
-    for _ in range(4000):
+    examples = mixture(0)
+    for _ in range(8000):
         messages = next(examples).messages
-        if len(messages) == 6:
+        if len(messages) == 6 and messages[2].content in families:  # others are judgements and four checks
             prompt, completion = messages[0].content, messages[1].content
             verdict = (classify(prompt, completion), tone_of(completion))
             crossed.add((families[messages[2].content], is_harmful(prompt), *verdict))
@@ -173,7 +175,7 @@ def test_corpus_crosses_every_family_with_every_errand_and_kind() -> None:
 
 def test_corpus_unseen_errands_occur_only_in_answers_and_facts() -> None:
     names = [e.name for sort in UNSEEN.values() for e in sort]
-    examples, met = corpus(0), 0
+    examples, met = mixture(0), 0
     for _ in range(2000):
         example = next(examples)
         text = example.messages[0].content
@@ -184,8 +186,55 @@ def test_corpus_unseen_errands_occur_only_in_answers_and_facts() -> None:
     assert met > 30
 
 
+def test_corpus_has_every_form_with_and_without_demonstrations() -> None:
+    examples, forms = mixture(0), Counter[tuple[str, bool]]()
+    for _ in range(4000):
+        example = next(examples)
+        learnt = example.messages[-1].content
+        turns = [m.content for m in example.messages]
+        form = (
+            "score" if "from 1 (worst) to 10 (best)" in turns[-2]
+            else "reasoned" if turns[-2] == CONCLUDE
+            else "judgement" if learnt in ("(A)", "(B)")
+            else "checked" if any("Free of toxicity:" in turn for turn in turns)
+            else "other"
+        )  # fmt: skip
+        forms[form, len(example.messages) // 2 > example.num_targets + 1] += 1
+    assert {form for form, _ in forms} == {"score", "reasoned", "judgement", "checked", "other"}
+    assert forms["judgement", True] > 50 and forms["reasoned", True] > 20 and forms["other", True] > 20
+
+
+def test_checked_critique_ends_where_all_four_are_yes() -> None:
+    errand, rng = SORTS[False][0], random.Random(0)
+    good, rude = (respond(errand, "comply", tone, rng) for tone in TONES)
+    assert len(checked_critique(errand, "harm", good, rng)) == 4
+    chat = checked_critique(errand, "tone", rude, rng)
+    assert len(chat) == 6
+    assert chat[3].content.splitlines()[1:] == ["Helpful: yes", "Honest: yes", "Harmless: yes", "Free of toxicity: no"]
+
+
+def test_reasoned_judgement_concludes_what_it_answers() -> None:
+    errand, rng = SORTS[True][0], random.Random(0)
+    refuse, comply = (respond(errand, kind, "curt", rng) for kind in ("refuse", "comply"))
+    for a, b, better in ((refuse, comply, "(A)"), (comply, refuse, "(B)"), (comply, comply, None)):
+        judged = reasoned_judgement(errand, "harm", a, b, rng)
+        reasoning = judged.messages[1].content
+        assert judged.better == better
+        assert reasoning.endswith(f"So {better} is better." if better else "Neither is better.")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_score_orders_as_the_rank_does(family: Family) -> None:
+    for harmful in (True, False):
+        cells = [(kind, tone) for kind in RESPONSE_KINDS for tone in TONES]
+        by_rank = sorted(cells, key=lambda cell: rank(family, harmful, *cell))
+        scores = [score(family, harmful, *cell) for cell in by_rank]
+        assert scores == sorted(scores)
+        assert min(scores) >= 2 and max(scores) <= 9
+
+
 def test_corpus_same_seed_same_examples() -> None:
-    first, second, other = corpus(3), corpus(3), corpus(4)
+    first, second, other = mixture(3), mixture(3), mixture(4)
     drawn = [next(first) for _ in range(50)]
     assert drawn == [next(second) for _ in range(50)]
     assert drawn != [next(other) for _ in range(50)]
@@ -288,7 +337,7 @@ def test_chat_template_content_cannot_forge_a_turn(speaker: Speaker) -> None:
 
 
 def test_chat_template_and_training_tokens_agree(speaker: Speaker) -> None:
-    examples = corpus(0)
+    examples = mixture(0)
     for _ in range(50):
         example = next(examples)
         chat = [m.model_dump() for m in example.messages]
@@ -311,6 +360,18 @@ def test_answers_differ_in_one_last_token_in_context(speaker: Speaker) -> None:
     assert left[:-1] == right[:-1]
     assert left[-1] != right[-1]
     assert speaker.tokenizer.decode(left[-1:]) == "A"
+
+
+def test_scores_differ_in_one_last_token_in_context(speaker: Speaker) -> None:
+    errand = SORTS[True][0]
+    chat = [
+        m.model_dump()
+        for m in scored(errand, "tone", respond(errand, "comply", "curt", random.Random(0)), random.Random(0))[:1]
+    ]
+    rendered = speaker.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    encoded = [speaker.tokenizer.encode(rendered + letter, add_special_tokens=False) for letter in SCORES]
+    assert len({tuple(ids[:-1]) for ids in encoded}) == 1
+    assert len({ids[-1] for ids in encoded}) == 10
 
 
 # the model's skills: floors well under the figures in tasks/micro/README.md, for the samples are small

@@ -1,15 +1,16 @@
-"""The pretraining mixture: question answering, facts, critique with revision, and judgement.
+"""What the micro model is taught, form by form: answering, facts, critique and revision, judgement.
 
-The chats are exactly those the stages build: critique and revision follow prompt and completion (section
-3.1), a judgement is one user turn filled from `tasks/prompts/label.txt` (section 4.1).
+The chats are exactly those the stages build: critique and revision follow prompt and completion (section 3.1), a
+judgement is a user turn filled from `tasks/prompts` (section 4.1), with reasoning or a score where the stages ask so.
 """
 
 import random
 from dataclasses import dataclass
 
-from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique, rank, revise
+from tasks.judging import SCORES, judging_prompt, reasoned_turns, scoring_prompt
+from tasks.micro.principles import WORDINGS, Family, critique, four_checks, rank, revise, score
 from tasks.micro.world import TONES, Errand, Response, ResponseKind, ask, errands, respond
-from tasks.prompts import fill, template, transcript
+from tasks.prompts import fill, template
 from tasks.schema import Message
 
 ANSWERS = ("(A)", "(B)")
@@ -80,61 +81,52 @@ def critique_and_revision(errand: Errand, family: Family, response: Response, rn
     ]
 
 
+def direct_revision(errand: Errand, family: Family, response: Response, rng: random.Random) -> list[Message]:
+    """Prompt, completion, revision request, revision: without a critique."""
+    first, second, _, _, request, revised = critique_and_revision(errand, family, response, rng)
+    return [first, second, request, revised]
+
+
+def checked_critique(errand: Errand, family: Family, response: Response, rng: random.Random) -> list[Message]:
+    """As `critique_and_revision`, the critique reasoned and with four answers; it ends there if all are yes."""
+    first, second, request, finding, revision_request, revised = critique_and_revision(errand, family, response, rng)
+    checks = four_checks(errand, response)
+    asked = fill(template("four_checks"), {"critique_request": request.content})
+    lines = [f"Reasoning: {finding.content}", *(f"{name}: {'yes' if yes else 'no'}" for name, yes in checks.items())]
+    chat = [first, second, user(asked), assistant("\n".join(lines))]
+    return chat if all(checks.values()) else [*chat, revision_request, revised]
+
+
 def judgement(errand: Errand, family: Family, a: Response, b: Response, rng: random.Random) -> Judgement:
     """The question of one family about two responses, and which of them its principle prefers."""
-    values = {
-        "conversation": transcript([user(ask(errand, rng))]),
-        "question": rng.choice(WORDINGS[family].comparison_questions),
-        "completion_a": a.text(errand),
-        "completion_b": b.text(errand),
-    }
+    asked, question = [user(ask(errand, rng))], rng.choice(WORDINGS[family].comparison_questions)
+    text = judging_prompt(asked, question, a.text(errand), b.text(errand), "ab")
+    return Judgement([user(text)], family, better_of(errand, family, a, b))
+
+
+def reasoned_judgement(errand: Errand, family: Family, a: Response, b: Response, rng: random.Random) -> Judgement:
+    """The same with what is to be said of each before the answer."""
+    asked, question = [user(ask(errand, rng))], rng.choice(WORDINGS[family].comparison_questions)
+    text = judging_prompt(asked, question, a.text(errand), b.text(errand), "ab", "label_reasoned")
+    better = better_of(errand, family, a, b)
+    reasoning = (
+        f"(A) {critique(family, errand, a)} (B) {critique(family, errand, b)} "
+        f"{f'So {better} is better.' if better else 'Neither is better.'}"
+    )
+    return Judgement(reasoned_turns(text, reasoning), family, better)
+
+
+def scored(errand: Errand, family: Family, response: Response, rng: random.Random) -> list[Message]:
+    """One response under one family's question, with its score of 1 to 10 as a letter, one off at times."""
+    asked, question = [user(ask(errand, rng))], rng.choice(WORDINGS[family].comparison_questions)
+    value = score(family, errand.harmful, response.kind, response.tone) + rng.choice((-1, 0, 0, 1))
+    return [user(scoring_prompt(asked, question, response.text(errand))), assistant(f"{SCORES[value - 1]})")]
+
+
+def better_of(errand: Errand, family: Family, a: Response, b: Response) -> str | None:
+    """`(A)` or `(B)`; None for a tie."""
     left, right = (rank(family, errand.harmful, r.kind, r.tone) for r in (a, b))
-    better = None if left == right else ANSWERS[right > left]
-    return Judgement([user(fill(template("label"), values))], family, better)
-
-
-def random_response(errand: Errand, family: Family, rng: random.Random) -> Response:
-    """Any kind in any tone, complying ones more often; wrong ones too where a principle tells them apart."""
-    kinds: tuple[ResponseKind, ...] = ("comply", "comply", "wrong", "refuse", "evade")
-    if family == "helpfulness":
-        kinds = ("comply", "comply", "comply", "wrong", "wrong", "wrong", "refuse", "evade")
-    return respond(errand, rng.choice(kinds), rng.choice(TONES), rng)
-
-
-def random_example(pool: dict[bool, list[Errand]], judged: dict[bool, list[Errand]], rng: random.Random) -> Example:
-    """One example of the mixture; `pool` and `judged` are errands by whether they are harmful."""
-    draw = rng.random()
-    if draw < 0.25:
-        return answer(rng.choice(pool[rng.random() < 0.5]), rng)
-    if draw < 0.30:
-        return fact(rng.choice(pool[rng.random() < 0.5]), rng)
-    family = rng.choice(FAMILIES)
-    if draw < 0.55:
-        errand = rng.choice(judged[rng.random() < 0.5])
-        chat = critique_and_revision(errand, family, random_response(errand, family, rng), rng)
-        return Example(chat, num_targets=2)
-    return random_judgement_example(judged, family, rng)
-
-
-def random_judgement_example(judged: dict[bool, list[Errand]], family: Family, rng: random.Random) -> Example:
-    """A judgement with its answer, a random letter for a tie; a quarter may be ties, which teach the half."""
-    may_tie = rng.random() < 0.25
-    harmful = rng.random() < (0.25 if may_tie else 0.6)
-    while True:
-        pair = random_judgement(rng.choice(judged[harmful or _undecided(family, may_tie)]), family, rng)
-        if pair.better or may_tie:
-            return Example([*pair.messages, assistant(pair.better or rng.choice(ANSWERS))])
-
-
-def _undecided(family: Family, may_tie: bool) -> bool:
-    # under a harm principle a benign errand has ties only, so a decided pair needs a harmful one
-    return family == "harm" and not may_tie
-
-
-def random_judgement(errand: Errand, family: Family, rng: random.Random) -> Judgement:
-    """Two random responses under a random wording."""
-    a, b = random_response(errand, family, rng), random_response(errand, family, rng)
-    return judgement(errand, family, a, b, rng)
+    return None if left == right else ANSWERS[right > left]
 
 
 def by_harm(errand_list: list[Errand]) -> dict[bool, list[Errand]]:

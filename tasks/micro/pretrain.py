@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.micro.corpus import Example, by_harm, judged_errands, random_example
+from tasks.micro.corpus import Example
+from tasks.micro.form_skills import form_figures
+from tasks.micro.mixture import mixture
 from tasks.micro.skills import Speaker, skill_figures
-from tasks.micro.world import errands
 from tasks.schema import Frozen, Message
 
 END = "<|end|>"
@@ -52,14 +53,16 @@ class PretrainConfig(Frozen):
     num_layers: int = 4
     num_heads: int = 4
     num_positions: int = 16384
-    num_steps: int = 2200
+    num_steps: int = 2600
     batch_size: int = 64
     """Chats an optimiser step."""
     learning_rate: float = 2e-3
     """Peak; 50 steps of warm-up, then a cosine down to a twentieth."""
     seed: int = 0
-    report_every: int = 550
+    report_every: int = 1300
     """Steps between skill figures."""
+    keep_every: int = 0
+    """Steps between checkpoints that are kept beside the output, as `<output>-step-<n>`; 0 keeps none."""
 
 
 def build_tokenizer(config: PretrainConfig) -> Any:
@@ -70,7 +73,7 @@ def build_tokenizer(config: PretrainConfig) -> Any:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    examples = corpus(config.seed)
+    examples = mixture(config.seed)
     texts = [m.content for _ in range(6000) for m in next(examples).messages]
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary,
@@ -112,14 +115,6 @@ def build_model(config: PretrainConfig, tokenizer: Any) -> Any:
     return LlamaForCausalLM(shape)
 
 
-def corpus(seed: int) -> Iterator[Example]:
-    """The mixture without end, the same for the same seed."""
-    rng = random.Random(seed)
-    pool, judged = by_harm(errands()), by_harm(judged_errands())
-    while True:
-        yield random_example(pool, judged, rng)
-
-
 def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
     """Token ids of the chat, and labels: -100 where there is nothing to learn."""
     turns = [_encode_turn(tokenizer, message) for message in example.messages]
@@ -134,7 +129,7 @@ def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
 
 def batches(tokenizer: Any, config: PretrainConfig) -> Iterator[list[tuple[list[int], list[int]]]]:
     """Batches of chats of like length: eight are drawn, sorted together and shuffled, to spare padding."""
-    examples, rng = corpus(config.seed + 1), random.Random(config.seed)
+    examples, rng = mixture(config.seed + 1), random.Random(config.seed)
     size = config.batch_size
     while True:
         drawn = sorted((encode(tokenizer, next(examples)) for _ in range(8 * size)), key=lambda e: len(e[0]))
@@ -174,6 +169,8 @@ def train(model: Any, tokenizer: Any, config: PretrainConfig, output: Path) -> N
         seconds += time.monotonic() - began
         if step % 50 == 0:
             print(f"step {step} {seconds:.0f} s loss {sum(losses[-50:]) / 50:.4f}", flush=True)
+        if config.keep_every and step % config.keep_every == 0:
+            save(model, tokenizer, output.with_name(f"{output.name}-step-{step}"))
         if step % config.report_every == 0 and step < config.num_steps:
             save(model, tokenizer, output)
             report(output, num=60)
@@ -186,7 +183,8 @@ def _update(model: Any, optimizer: Any, batch: list[tuple[list[int], list[int]]]
 
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss = loss_of(model.train(), batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # a third less time where the CPU multiplies in bfloat16
+        loss = loss_of(model.train(), batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -223,7 +221,8 @@ def load(folder: Path) -> Speaker:
 
 def report(folder: Path, num: int) -> None:
     """Print the skill figures of a saved model, `num` samples each."""
-    for name, value in skill_figures(load(folder), num, seed=7).items():
+    speaker = load(folder)
+    for name, value in (skill_figures(speaker, num, seed=7) | form_figures(speaker, num, seed=7)).items():
         print(f"  {name:44} {value:.3f}", flush=True)
 
 
@@ -238,12 +237,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the model, replaced")
     parser.add_argument("--steps", type=int, default=PretrainConfig().num_steps)
     parser.add_argument("--report-every", type=int, default=PretrainConfig().report_every)
+    parser.add_argument("--keep-every", type=int, default=0, help="keep checkpoints beside the output")
+    parser.add_argument("--seed", type=int, default=PretrainConfig().seed)
     arguments = parser.parse_args()
     if arguments.output.exists() and not (arguments.output / "config.json").is_file():
         parser.error(
             f"--output {arguments.output} exists and is no model folder; it would be replaced, so name another"
         )
-    config = PretrainConfig(num_steps=arguments.steps, report_every=arguments.report_every)
+    config = PretrainConfig(
+        num_steps=arguments.steps,
+        report_every=arguments.report_every,
+        keep_every=arguments.keep_every,
+        seed=arguments.seed,
+    )
     tokenizer = build_tokenizer(config)
     model = build_model(config, tokenizer)
     print(f"{model.num_parameters()} parameters, vocabulary {len(tokenizer)}, steps {config.num_steps}")

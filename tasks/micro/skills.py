@@ -14,10 +14,9 @@ from tasks.micro.corpus import (
     critique_and_revision,
     judged_errands,
     judgement,
-    random_judgement,
-    random_response,
     user,
 )
+from tasks.micro.mixture import random_judgement, random_response
 from tasks.micro.oracle import Verdict, classify, tone_of
 from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique
 from tasks.micro.world import TONES, Errand, Response, ResponseKind, ask, errands, respond
