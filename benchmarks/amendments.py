@@ -122,6 +122,7 @@ class World:
             comparisons=self.comparisons,
             constitution=self.keep(constitution),
             feedback=MODEL,
+            evaluator="feedback",
             config=LabelConfig(),
         )
 

@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--store", default=".solon/store")
     arguments = parser.parse_args()
     settings = [f"run.seed={arguments.seed}", f"run.store={arguments.store}"]
-    config = load_config("micro", None, settings)
-    tone = load_config("micro", None, [*settings, "constitution=constitutions/micro-tone.yaml"])
+    config = load_config(["micro"], None, settings)
+    tone = load_config(["micro"], None, [*settings, "constitution=constitutions/micro-tone.yaml"])
     apply_settings()
     with prefect_server():
         show("micro constitution", measured(run_align(config)))

@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, prefect_server():
         folder = Path(scratch)
         settings = [*options.settings, f"run.seed={options.seed}", f"run.store={folder / 'first'}"]
-        config = load_config("micro", None, settings)
+        config = load_config(["micro"], None, settings)
         first = timed("first run", config, whole=None)
         for number, (name, (edit, keep)) in enumerate(AMENDMENTS.items()):
             store = folder / f"amended-{number}"

@@ -1,17 +1,11 @@
 """What an amendment changes: principles, their texts, and the share of draws that get another text."""
 
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
-from constitutions.model import LISTS, Constitution, ConstitutionError, Frozen, Principle, digest
+from constitutions.model import LISTS, Constitution, Frozen, Principle, digest
+from constitutions.phases import PHASE_TEXTS, PHASES, Phase, constraints_of, principles_of, slice_of, text_hash
+from constitutions.shares import drawn_by_both, share_touched
 
-Phase = Literal["revision", "comparison"]
-PHASES: tuple[Phase, ...] = get_args(Phase)
-
-PHASE_TEXTS: dict[Phase, tuple[str, ...]] = {
-    "revision": ("critique_request", "revision_request"),
-    "comparison": ("comparison_question",),
-}
 _HEADER = ("id", "title", "description", "bias_note")
 _Value = str | float | int | bool | None
 
@@ -54,6 +48,8 @@ class PhaseDiff(Frozen):
     """Expected share of draws that get another text; the other rows are found by their keys and kept."""
     reworded: float
     """The part of `touched` whose principle stays and has another text; the rest goes to another principle."""
+    asked_of_all: tuple[str, ...]
+    """Ids of hard constraints that are new here or reworded: every comparison is asked these beside its draw."""
 
     def chains_touched(self, num_rounds: int) -> float:
         """Expected share of chains of `num_rounds` draws with at least one that is touched."""
@@ -126,48 +122,6 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
     )
 
 
-def principles_of(constitution: Constitution, phase: Phase) -> tuple[Principle, ...]:
-    """The principles that serve the phase, by id; none where no principle does."""
-    try:
-        return constitution.revision_principles() if phase == "revision" else constitution.comparison_principles()
-    except ConstitutionError:
-        return ()
-
-
-def slice_of(constitution: Constitution, phase: Phase) -> str | None:
-    """Hash of what the phase uses; None where no principle serves it."""
-    if not principles_of(constitution, phase):
-        return None
-    return constitution.revision_slice() if phase == "revision" else constitution.comparison_slice()
-
-
-def text_hash(principle: Principle, phase: Phase) -> str:
-    """Hash of the text that the phase uses; rows keep it as `principle_hash`."""
-    return principle.revision_hash if phase == "revision" else principle.comparison_hash
-
-
-def demonstrations_hashes(constitution: Constitution, phase: Phase) -> tuple[str, ...]:
-    """Hashes of the demonstrations that every request of the phase is preceded by, in order."""
-    return tuple(shown.hash for shown in getattr(constitution, f"{phase}_demonstrations"))
-
-
-def share_touched(old: Constitution, new: Constitution, phase: Phase) -> float:
-    """Expected share of the phase's draws that get another text, from 0 to 1: exact, not sampled.
-
-    A draw that goes to another principle of the same wording is not touched. With as many draws as there are rows,
-    the share that is found scatters around this one as coin tosses do. Other demonstrations touch every draw.
-    """
-    if slice_of(old, phase) == slice_of(new, phase):
-        return 0.0
-    if demonstrations_hashes(old, phase) != demonstrations_hashes(new, phase):
-        return 1.0
-    before, after = principles_of(old, phase), principles_of(new, phase)
-    if not before or not after:
-        return 1.0
-    pairs = [(a, b) for a in before for b in after if text_hash(a, phase) == text_hash(b, phase)]
-    return max(0.0, 1 - sum(_drawn_by_both(a.id, b.id, before, after) for a, b in pairs))
-
-
 def _phase(old: Constitution, new: Constitution, phase: Phase) -> PhaseDiff:
     before, after = principles_of(old, phase), principles_of(new, phase)
     texts = {p.id: text_hash(p, phase) for p in before}
@@ -177,39 +131,15 @@ def _phase(old: Constitution, new: Constitution, phase: Phase) -> PhaseDiff:
         moved=slice_of(old, phase) != slice_of(new, phase),
         num_principles=(len(before), len(after)),
         touched=share_touched(old, new, phase),
-        reworded=sum(_drawn_by_both(name, name, before, after) for name in stayed),
+        reworded=sum(drawn_by_both(name, name, before, after) for name in stayed),
+        asked_of_all=_new_constraints(old, new, phase),
     )
 
 
-def _drawn_by_both(old_id: str, new_id: str, before: tuple[Principle, ...], after: tuple[Principle, ...]) -> float:
-    """Probability that a key draws `old_id` before and `new_id` after, under rendezvous hashing.
-
-    Each principle id has one exponential variable X, and the smallest X / weight is drawn, so both draws depend on
-    the same variables. Weight 0 stands for a principle that is not there. With the first draw at s and the second at
-    r * s, every other principle j needs X_j > s * max(w_j, w'_j r): the density over r is that of `_integral`.
-    """
-    old, new = {p.id: p.weight for p in before}, {p.id: p.weight for p in after}
-    others = [(old.get(name, 0.0), new.get(name, 0.0)) for name in sorted((old.keys() | new.keys()) - {old_id, new_id})]
-    if old_id == new_id:
-        w, v = old[old_id], new[new_id]
-        return 1 / (1 + sum(max(a / w, b / v) for a, b in others))
-    first, second = old[old_id], new[new_id]
-    low = old.get(new_id, 0.0) / second
-    high = first / new[old_id] if old_id in new else float("inf")
-    return first * second * _integral(first, second, others, low, high) if low < high else 0.0
-
-
-def _integral(first: float, second: float, others: list[tuple[float, float]], low: float, high: float) -> float:
-    """Of 1 / (first + second r + sum of max(a, b r))^2 over r from low to high: piecewise a linear denominator."""
-    kinks = sorted({a / b for a, b in others if b > 0 and low < a / b < high})
-    total = 0.0
-    for start, end in pairwise([low, *kinks, high]):
-        inside = start + 1 if end == float("inf") else (start + end) / 2
-        slope = second + sum(b for a, b in others if b * inside > a)
-        level = first + sum(a for a, b in others if b * inside <= a)
-        at_end = 0.0 if end == float("inf") else 1 / (level + slope * end)
-        total += (1 / (level + slope * start) - at_end) / slope
-    return total
+def _new_constraints(old: Constitution, new: Constitution, phase: Phase) -> tuple[str, ...]:
+    """By their texts: one that is only renamed was asked before."""
+    known = {text_hash(c, phase) for c in constraints_of(old, phase)}
+    return tuple(c.id for c in constraints_of(new, phase) if text_hash(c, phase) not in known)
 
 
 def _by_id(constitution: Constitution) -> dict[str, Principle]:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from constitutions import lint_demonstrations, wording
 from constitutions.base import Frozen
-from constitutions.diff import PHASE_TEXTS, PHASES, Phase, principles_of
 from constitutions.model import Constitution, Principle
+from constitutions.phases import PHASE_TEXTS, PHASES, Phase, principles_of
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -36,9 +36,7 @@ class Finding(Frozen):
 
 def lint(constitution: Constitution, rows: int = ROWS) -> tuple[Finding, ...]:
     """Findings, errors first; `rows` is how many draws a phase makes, by which principles count as reachable."""
-    checks = (
-        duplicates, unreachable, questions, leftovers, tension, clusters, hard_constraints, not_acted_on, the_rest,
-    )  # fmt: skip
+    checks = (duplicates, unreachable, questions, leftovers, tension, clusters, hard_constraints, priorities, the_rest)
     found = [finding for check in checks for finding in check(constitution, rows)]
     found += [_found(*parts) for parts in lint_demonstrations.findings(constitution)]
     return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
@@ -71,9 +69,10 @@ def unreachable(constitution: Constitution, rows: int) -> Iterator[Finding]:
     for p in constitution.principles:
         if not p.enabled:
             yield _found("disabled", "note", "disabled: no draw reaches it", "remove it once it is not needed", p.id)
+    always = {p.id for p in constitution.principles if p.hard_constraint}  # asked beside every draw
     for phase in PHASES:
         for name, share in draw_shares(constitution, phase).items():
-            if share * rows < FEWEST_DRAWS:
+            if share * rows < FEWEST_DRAWS and name not in always:
                 message = f"{share * rows:.2g} {phase} draws expected in {rows} rows, fewer than {FEWEST_DRAWS:g}"
                 yield _found("unreachable", "warning", message, "raise its weight, or remove it", name)
     for phase in PHASES:
@@ -106,20 +105,6 @@ def leftovers(constitution: Constitution, rows: int) -> Iterator[Finding]:
             for left in wording.placeholders(getattr(p, name) or ""):
                 message = f"{left} is left in {name}: a model would read it as it stands"
                 yield _found("placeholder", "error", message, "write what is meant", p.id)
-
-
-def not_acted_on(constitution: Constitution, rows: int) -> Iterator[Finding]:
-    """What the format holds and no stage uses yet: nobody should believe that it protects anything."""
-    advice = "do not rely on it yet"
-    hard = [p.id for p in constitution.principles if p.hard_constraint]
-    if hard:
-        message = "hard_constraint is recorded only: these are drawn like any other, and checked nowhere else"
-        yield _found("not-acted-on", "warning", message, advice, *hard)
-    ranked = [p.id for p in constitution.principles if p.priority]
-    if ranked:
-        yield _found("not-acted-on", "note", "priority is recorded only: no stage weighs by it", advice, *ranked)
-    if constitution.revision_demonstrations or constitution.comparison_demonstrations:
-        yield _found("not-acted-on", "warning", "demonstrations are kept, and no stage shows them to a model", advice)
 
 
 def tension(constitution: Constitution, rows: int) -> Iterator[Finding]:
@@ -170,6 +155,14 @@ def hard_constraints(constitution: Constitution, rows: int) -> Iterator[Finding]
             if missing and principles_of(constitution, phase):
                 message = f"a hard constraint without {' and '.join(missing)}: the {phase} phase cannot check it"
                 yield _found("hard-constraint", "error", message, f"write {' and '.join(missing)}", p.id)
+
+
+def priorities(constitution: Constitution, rows: int) -> Iterator[Finding]:
+    """A priority decides between comparison questions; what is never asked in a comparison has nothing to decide."""
+    ids = [p.id for p in _enabled(constitution) if p.priority and p.comparison_question is None]
+    if ids:
+        message = "a priority without a comparison_question decides nothing: critiques are not ranked"
+        yield _found("priority-unused", "warning", message, "write the question, or take priority away", *ids)
 
 
 def the_rest(constitution: Constitution, rows: int) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from constitutions.model import Principle
 
@@ -17,13 +17,30 @@ def draw(principles: Sequence[Principle], seed: int, *key: str | int) -> Princip
 
     Raises: ValueError: `principles` is empty. TypeError: a part of the key is neither text nor an integer.
     """
+    return min(principles, key=_rank(principles, seed, key))
+
+
+def draw_several(principles: Sequence[Principle], num: int, seed: int, *key: str | int) -> list[Principle]:
+    """The first `num` of the same order, all where there are fewer: drawn without replacement, `draw` comes first.
+
+    One more principle moves the later ones up a place and pushes out at most the last; one less lets one in at the end.
+
+    Raises: ValueError: `principles` is empty. TypeError: a part of the key is neither text nor an integer.
+    """
+    return sorted(principles, key=_rank(principles, seed, key))[:num]
+
+
+def _rank(
+    principles: Sequence[Principle], seed: int, key: tuple[str | int, ...]
+) -> Callable[[Principle], tuple[float, str]]:
+    """What the smallest of is drawn."""
     if not principles:
         raise ValueError("draw: no principles, expected at least one")
     for part in key:
         if not isinstance(part, str | int) or isinstance(part, bool):
             raise TypeError(f"draw: {part!r} in the key, expected text or an integer")
     start = _start(seed, key)
-    return min(principles, key=lambda p: (-math.log(_uniform(start, p.id)) / p.weight, p.id))
+    return lambda p: (-math.log(_uniform(start, p.id)) / p.weight, p.id)
 
 
 def _start(seed: int, key: tuple[str | int, ...]) -> "hashlib._Hash":

@@ -2,23 +2,15 @@
 
 from prefect import flow
 
-from constitutions import load_constitution
 from flows.config import AlignConfig
+from flows.given import Given, gather
+from flows.reinforcement import Reinforced, learn_from_feedback
 from flows.runner import AlignResult, Made, Run, StageRunner
-from tasks.collect import PromptsStage
-from tasks.compare import CompareStage
-from tasks.constitution import ConstitutionStage
+from flows.supervised import Supervised, learn_from_revisions
 from tasks.evaluate import EvaluateStage
 from tasks.judge import JudgeStage
-from tasks.label import LabelStage
-from tasks.ppo import PPOStage
-from tasks.preferences import PreferencesStage
 from tasks.report import ReportStage
-from tasks.respond import RespondStage
-from tasks.revise import ReviseStage
-from tasks.reward import RewardStage
 from tasks.sample import SampleStage
-from tasks.sft import SFTStage
 
 
 @flow(name="align", flow_run_name="align seed {config.run.seed}")
@@ -30,72 +22,28 @@ def align(config: AlignConfig) -> AlignResult:
 
 def constitutional_ai(run: StageRunner, config: AlignConfig) -> Made:
     """The method. `run` makes each stage, or plans it."""
-    base = run.outside_model(config.models.helpful_only)
-    pretrained = run.outside_model(config.models.pretrained)
-    feedback = run.outside_model(config.models.feedback)
-    document = load_constitution(config.constitution).model_dump(mode="json")
-    constitution = run.dataset(ConstitutionStage(run=config.run, document=document))
-    prompts = run.dataset(PromptsStage(run=config.run, config=config.prompts))
+    given = gather(run, config)
+    supervised = learn_from_revisions(run, config, given)
+    reinforced = learn_from_feedback(run, config, given, supervised.policy)
+    return evaluate(run, config, given, supervised, reinforced)
 
-    # Section 3: the supervised stage
-    completions = run.dataset(RespondStage(run=config.run, prompts=prompts, helpful_only=base, config=config.respond))
-    revisions = run.dataset(
-        ReviseStage(
-            run=config.run,
-            prompts=prompts,
-            completions=completions,
-            constitution=constitution,
-            helpful_only=base,
-            config=config.revise,
-        )
-    )
-    sft = SFTStage(
-        run=config.run,
-        prompts=prompts,
-        completions=completions,
-        revisions=revisions,
-        pretrained=pretrained,
-        config=config.sft,
-    )
-    sl = run.model(run.keeping(sft, config.keep))
 
-    # Section 4: reinforcement learning from AI feedback
-    comparisons = run.dataset(CompareStage(run=config.run, prompts=prompts, policy=sl, config=config.compare))
-    labels = run.dataset(
-        LabelStage(
-            run=config.run,
-            prompts=prompts,
-            comparisons=comparisons,
-            constitution=constitution,
-            feedback=feedback,
-            config=config.label,
-        )
-    )
-    preferences = run.dataset(
-        PreferencesStage(
-            run=config.run,
-            prompts=prompts,
-            comparisons=comparisons,
-            labels=labels,
-            config=config.preferences,
-        )
-    )
-    reward = run.model(RewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward))
-    rl = run.model(PPOStage(run=config.run, prompts=prompts, policy=sl, reward=reward, config=config.ppo))
-
-    # Section 4.3: what became of the policy
-    policies = {"base": base, "sl": sl, "rl": rl}
+def evaluate(
+    run: StageRunner, config: AlignConfig, given: Given, supervised: Supervised, reinforced: Reinforced
+) -> Made:
+    """What became of the policy (section 4.3)."""
+    policies = {"base": given.helpful_only, "sl": supervised.policy, "rl": reinforced.policy}
     samples = {
-        name: run.dataset(SampleStage(run=config.run, prompts=prompts, policy=policy, config=config.sample))
+        name: run.dataset(SampleStage(run=config.run, prompts=given.prompts, policy=policy, config=config.sample))
         for name, policy in policies.items()
     }
     judgements = run.dataset(
         JudgeStage(
             run=config.run,
-            prompts=prompts,
+            prompts=given.prompts,
             samples=samples,
-            constitution=constitution,
-            feedback=feedback,
+            constitution=given.constitution,
+            feedback=given.feedback,
             config=config.judge,
         )
     )
@@ -103,16 +51,19 @@ def constitutional_ai(run: StageRunner, config: AlignConfig) -> Made:
     report = run.dataset(
         ReportStage(
             run=config.run,
-            constitution=constitution,
-            prompts=prompts,
-            completions=completions,
-            revisions=revisions,
-            comparisons=comparisons,
-            labels=labels,
-            preferences=preferences,
-            sl=sl,
-            reward=reward,
-            rl=rl,
+            constitution=given.constitution,
+            prompts=given.prompts,
+            completions=supervised.completions,
+            revisions=supervised.revisions,
+            improvements=supervised.improvements,
+            comparisons=reinforced.comparisons,
+            probes=reinforced.probes,
+            labels=reinforced.labels,
+            gates={"start": supervised.gates, "labels": reinforced.gates},
+            preferences=reinforced.preferences,
+            sl=supervised.policy,
+            reward=reinforced.reward,
+            rl=reinforced.policy,
             samples=samples,
             judgements=judgements,
             metrics=metrics,

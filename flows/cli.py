@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
+from flows.commands.calibrate import calibrate
 from flows.commands.console import (
     FileOption,
     PresetOption,
@@ -17,6 +18,7 @@ from flows.commands.console import (
     console,
     make_config,
 )
+from flows.commands.labels import labels_app
 from flows.commands.lineage import lineage
 from flows.commands.plan import plan
 from flows.commands.principles import constitution_app
@@ -64,7 +66,7 @@ def run() -> int:
 
 @app.command()
 def align(
-    preset: PresetOption = "micro",
+    preset: PresetOption = None,
     config: FileOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,
@@ -77,12 +79,12 @@ def align(
 @app.command()
 def demo(seed: SeedOption = 0, store: StoreOption = None, settings: SetOption = None) -> None:
     """Align the micro model on this machine and show what became of it."""
-    show_result(run_align(make_config("micro", None, settings, seed, store)))
+    show_result(run_align(make_config(["micro"], None, settings, seed, store)))
 
 
 @app.command()
 def config(
-    preset: PresetOption = "micro",
+    preset: PresetOption = None,
     file: FileOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,
@@ -92,10 +94,11 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-for command in (plan, lineage, doctor):
+for command in (plan, lineage, doctor, calibrate):
     app.command()(command)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(labels_app, name="labels")
 
 
 def run_align(config: "AlignConfig") -> "AlignResult":

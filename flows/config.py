@@ -9,6 +9,8 @@ from pydantic import Field, ValidationError
 
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
+from tasks.gates.config import GatesConfig
+from tasks.improve import ImproveConfig
 from tasks.judge import JudgeConfig
 from tasks.keep import KeepConfig
 from tasks.label import LabelConfig
@@ -37,6 +39,8 @@ class ModelsConfig(Frozen):
     """What supervised finetuning starts from (the paper: a pretrained model)."""
     feedback: str
     """Judges comparisons (the paper: a pretrained model)."""
+    jury: dict[str, str] = Field(default_factory=dict)
+    """Further models that judge, by name; each has labels of its own, so adding one changes none of the others."""
 
 
 class AlignConfig(Frozen):
@@ -52,6 +56,8 @@ class AlignConfig(Frozen):
     """Initial completions."""
     revise: ReviseConfig = ReviseConfig()
     """Critique and revision."""
+    improve: ImproveConfig = ImproveConfig()
+    """Whether revisions are measured to be better, and what follows where they are not."""
     sft: SFTStageConfig = SFTStageConfig()
     """The SL policy."""
     keep: KeepConfig = KeepConfig()
@@ -60,6 +66,8 @@ class AlignConfig(Frozen):
     """Pairs to judge."""
     label: LabelConfig = LabelConfig()
     """AI preference labels."""
+    gates: GatesConfig = GatesConfig()
+    """What has to hold before labels may train anything."""
     preferences: PreferencesConfig = PreferencesConfig()
     """The mix that the reward model learns from."""
     reward: RewardConfig = RewardConfig()
@@ -74,18 +82,21 @@ class AlignConfig(Frozen):
     """Store, seed, serving and what else all stages share."""
 
 
-def load_config(preset: str | None, file: str | None, settings: Sequence[str]) -> AlignConfig:
-    """A preset, then a YAML file, then `a.b=value` settings, each over the one before.
+def load_config(presets: Sequence[str], file: str | None, settings: Sequence[str]) -> AlignConfig:
+    """Presets, then a YAML file, then `a.b=value` settings, each over the one before.
 
-    Raises: ConfigError: names what is unknown, missing or out of range.
+    Raises: ConfigError: names what is unknown, missing or out of range, or what presets over the first disagree on.
     """
-    values: dict[str, Any] = {}
-    if preset:
-        merge(values, read_yaml(preset_path(preset)))
+    over: dict[str, Any] = {}
     if file:
-        merge(values, read_yaml(Path(file)))
+        merge(over, read_yaml(Path(file)))
     for setting in settings:
-        merge(values, parse_setting(setting))
+        merge(over, parse_setting(setting))
+    contents = [read_yaml(preset_path(name)) for name in presets]
+    expect_agreement(dict(zip(presets[1:], contents[1:], strict=True)), decided=leaves(over))
+    values: dict[str, Any] = {}
+    for content in (*contents, over):
+        merge(values, content)
     try:
         return AlignConfig.model_validate(values)
     except ValidationError as error:
@@ -110,6 +121,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"config file {path} holds {type(values).__name__}, expected settings by name")
     return values
+
+
+def expect_agreement(presets: dict[str, dict[str, Any]], decided: dict[str, Any]) -> None:
+    """No two of these presets say different things of one setting, unless something over them decides it.
+
+    Raises: ConfigError: names the setting and both.
+    """
+    said: dict[str, tuple[str, Any]] = {}
+    for name, content in presets.items():
+        for setting, value in leaves(content).items():
+            other, earlier = said.setdefault(setting, (name, value))
+            if earlier != value and setting not in decided:
+                raise ConfigError(
+                    f"presets {other} and {name} both set {setting}, to {earlier!r} and {value!r}; "
+                    f"leave one out, or decide by --set {setting}=..."
+                )
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their full names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> None:

@@ -7,10 +7,13 @@ from tasks.collect import PromptsStage
 from tasks.compare import CompareStage
 from tasks.constitution import ConstitutionStage
 from tasks.evaluate import EvaluateStage
+from tasks.improve import ImproveStage
 from tasks.judge import JudgeStage
 from tasks.label import LabelStage
+from tasks.label_gates import LabelGatesStage
 from tasks.ppo import PPOStage
 from tasks.preferences import PreferencesStage
+from tasks.probes import ProbeStage
 from tasks.report import ReportStage
 from tasks.respond import RespondStage
 from tasks.revise import ReviseStage
@@ -18,6 +21,7 @@ from tasks.reward import RewardStage
 from tasks.sample import SampleStage
 from tasks.schema import DatasetRef, ModelRef
 from tasks.sft import SFTStage
+from tasks.start_gates import StartGatesStage
 
 
 @flow(name="constitution", flow_run_name="constitution")
@@ -38,9 +42,21 @@ def respond(stage: RespondStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
+@flow(name="start_gates", flow_run_name="start gates")
+def start_gates(stage: StartGatesStage) -> DatasetRef | ModelRef:
+    """Is the start model helpful only, and are held-out prompts held out?"""
+    return execute(stage)
+
+
 @flow(name="revise", flow_run_name="revise")
 def revise(stage: ReviseStage) -> DatasetRef | ModelRef:
     """Critique and revision, several rounds (section 3.1)."""
+    return execute(stage)
+
+
+@flow(name="improve", flow_run_name="improve")
+def improve(stage: ImproveStage) -> DatasetRef | ModelRef:
+    """Is each round's revision better than the text before it?"""
     return execute(stage)
 
 
@@ -56,9 +72,21 @@ def compare(stage: CompareStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
-@flow(name="label", flow_run_name="label")
+@flow(name="probe", flow_run_name="probe {stage.evaluator}")
+def probe(stage: ProbeStage) -> DatasetRef | ModelRef:
+    """What an evaluator makes of pairs whose answer is known."""
+    return execute(stage)
+
+
+@flow(name="label", flow_run_name="label {stage.evaluator}")
 def label(stage: LabelStage) -> DatasetRef | ModelRef:
     """AI preference labels in both orders (section 4.1)."""
+    return execute(stage)
+
+
+@flow(name="label_gates", flow_run_name="label gates")
+def label_gates(stage: LabelGatesStage) -> DatasetRef | ModelRef:
+    """May these labels train anything?"""
     return execute(stage)
 
 
@@ -107,8 +135,8 @@ def report(stage: ReportStage) -> DatasetRef | ModelRef:
 FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
-        constitution, prompts, respond, revise, sft, compare, label, preferences, reward, ppo, sample, judge,
-        evaluate, report,
+        constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
+        preferences, reward, ppo, sample, judge, evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from constitutions import Principle, draw
 from tasks.constitution import read_constitution
 from tasks.generation import Core, GeneratingStage, Recipe
-from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, normalise, unswap
+from tasks.judging import ANSWERS, ORDERS, choice_problem, judging_prompt, judging_request, normalise, unswap
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
@@ -44,7 +44,7 @@ class JudgeStage(GeneratingStage):
 
     stage: ClassVar[str] = "judge"
     dataset: ClassVar[str] = "judgements"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     row_type: ClassVar[type[Judgement]] = Judgement
 
     prompts: DatasetRef
@@ -172,12 +172,10 @@ def feedback_judgement(case: Case, principle: Principle, key: str, choices: tupl
     if choices is None:
         same = case.sample.completion == case.reference.completion
         return judgement(case, case.prompt.prompt_id, win_prob=0.5 if same else None, **common)
-    probs = [normalise(*unswap(choice, order)) for choice, order in zip(choices, ORDERS, strict=True)]
-    given = [p for p in probs if p is not None]
-    if len(given) < len(ORDERS):
-        reason = next(choice.error for choice in choices if choice.error)
+    if reason := choice_problem(choices[0]) or choice_problem(choices[1]):
         return judgement(case, case.prompt.prompt_id, status="failed", reason=reason, **common)
-    return judgement(case, case.prompt.prompt_id, win_prob=fmean(given), **common)
+    probs = [normalise(*unswap(choice, order)) for choice, order in zip(choices, ORDERS, strict=True)]
+    return judgement(case, case.prompt.prompt_id, win_prob=fmean(p for p in probs if p is not None), **common)
 
 
 def judgement(case: Case, unit: str, **values: Any) -> Judgement:

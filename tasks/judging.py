@@ -20,6 +20,8 @@ STEP_BY_STEP = "Let's think step by step:"
 """How the assistant's turn begins that reasons."""
 CONCLUDE = "So the answer is:"
 """The turn of the human after the reasoning."""
+MIN_ANSWER_MASS = 1e-4
+"""Probability that the answers must hold together: below, the model says something else and no preference is read."""
 
 
 def judging_prompt(
@@ -57,6 +59,22 @@ def unswap(choice: Choice | None, order: Order) -> tuple[float | None, float | N
         return None, None
     first, second = choice.logprobs
     return (first, second) if order == "ab" else (second, first)
+
+
+def mass_problem(logprobs: Sequence[float], min_mass: float = MIN_ANSWER_MASS) -> str | None:
+    """Why these log-probabilities are no answer; None where the answers hold enough of the probability."""
+    mass = sum(math.exp(logprob) for logprob in logprobs)
+    if mass >= min_mass:
+        return None
+    return (
+        f"the {len(logprobs)} answers hold {mass:.2g} of the probability together, expected at least {min_mass:g}: "
+        "this model does not answer in this form"
+    )
+
+
+def choice_problem(choice: Choice, min_mass: float = MIN_ANSWER_MASS) -> str | None:
+    """Why there is no answer: the request's permanent error, or too little probability on the answers."""
+    return mass_problem(choice.logprobs, min_mass) if choice.logprobs is not None else choice.error
 
 
 def normalise(logprob_a: float | None, logprob_b: float | None) -> float | None:

@@ -1,7 +1,9 @@
 """Critique and revision (section 3.1): the model criticises its completion under a principle, then rewrites it.
 
 *Reads* `prompts`, `completions`, the constitution. *Writes* `revisions`, one row a round. Each round draws its own
-principle; the next round starts from the revision, without the earlier critique (the paper runs four).
+principle; the next round starts from the revision, without the earlier critique (the paper runs four). Every request
+comes after the constitution's demonstrations and asks for its hard constraints beside the drawn principle. A revision
+is stored without the `Revision:` that a model may put before it; a critique is stored as it was written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +12,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from constitutions import Principle, draw
+from constitutions import Principle, RevisionDemonstration, draw
 from tasks.constitution import read_constitution
-from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
+from tasks.demonstrations import Before, DemonstrationsConfig, before_revision
+from tasks.generation import Core, GeneratingStage, Recipe, request_seed
 from tasks.prompt_rows import beside_prompts, count_prompts, read_prompts, read_rows
+from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
+from tasks.revision.points_of_view import without_label
+from tasks.revision.verdicts import Ended, read_critique, read_revision
+from tasks.revision.wording import CritiqueForm, Requests, critique_turns, requests_of, revision_turns
 from tasks.schema import Completion, DatasetRef, Frozen, Message, ModelRef, Prompt, Revision
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
@@ -25,6 +32,12 @@ class ReviseConfig(Frozen):
 
     num_rounds: int = Field(4, ge=1)
     """Critique and revision pairs of each completion (the paper: 4)."""
+    critique: CritiqueForm = "plain"
+    """`reasoned`: with four yes or no answers, and a revision only where one of them is no. `none`: the revision is
+    asked for at once (the paper's figure 7)."""
+    demonstrations: DemonstrationsConfig = DemonstrationsConfig()
+    """Which of the constitution's worked examples come first. A reasoned critique is shown none: they have no four
+    answers, and would teach the other form."""
     sampling: Sampling = Sampling()
     """For critiques and revisions alike; temperature 1 in the paper."""
 
@@ -47,11 +60,18 @@ class Turn:
     chain: Chain
     round: int
     principle: Principle
+    requests: Requests
+    before: list[Message]
+    """Turns of the demonstrations."""
     reuse_key: str
     kept: dict[str, Any] | None = None
     """The round as an earlier run made it."""
     critique: Generation | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+    """Columns that a reasoned critique fills."""
     revision: Generation | None = None
+    ended: Ended | None = None
+    """Status and reason; None while there is something to ask."""
 
 
 class ReviseStage(GeneratingStage):
@@ -59,7 +79,7 @@ class ReviseStage(GeneratingStage):
 
     stage: ClassVar[str] = "revise"
     dataset: ClassVar[str] = "revisions"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
     row_type: ClassVar[type[Revision]] = Revision
 
     prompts: DatasetRef
@@ -67,6 +87,10 @@ class ReviseStage(GeneratingStage):
     constitution: DatasetRef
     helpful_only: ModelRef
     config: ReviseConfig
+
+    def extra_identity(self, store: Store) -> dict[str, Any]:
+        framed = {"template": template("four_checks")} if self.config.critique == "reasoned" else {}
+        return {**super().extra_identity(store), **framed}
 
     def constitution_slice(self, store: Store) -> str:
         return read_constitution(store, self.constitution).revision_slice()
@@ -82,9 +106,12 @@ class ReviseStage(GeneratingStage):
         return count_prompts(store, self.prompts, "train", "red_team") * self.config.num_rounds
 
     def core(self, store: Store) -> Core:
-        principles = read_constitution(store, self.constitution).revision_principles()
-        recipe = self.recipe()
-        return lambda chains, generator, reuse: revise(chains, principles, generator, self.config, recipe, reuse)
+        constitution, recipe = read_constitution(store, self.constitution), self.recipe()
+        principles, constraints = constitution.revision_principles(), constitution.revision_constraints()
+        before = before_rounds(constitution.revision_demonstrations, self.config, recipe.seed)
+        return lambda chains, generator, reuse: revise(
+            chains, principles, generator, self.config, recipe, reuse, constraints, before
+        )
 
 
 def read_chains(store: Store, prompts: DatasetRef, completions: DatasetRef) -> Iterator[Chain]:
@@ -96,6 +123,17 @@ def read_chains(store: Store, prompts: DatasetRef, completions: DatasetRef) -> I
             yield Chain(prompt, row.completion or "", problem)
 
 
+def before_rounds(demonstrations: Sequence[RevisionDemonstration], config: ReviseConfig, seed: int) -> Before:
+    """The turns before a round's requests; none where the critique is reasoned."""
+    shown = () if config.critique == "reasoned" else demonstrations
+    return before_revision(shown, config.demonstrations, seed, critique=config.critique != "none")
+
+
+def nothing_before(*key: str | int) -> list[Message]:
+    """Without demonstrations."""
+    return []
+
+
 def revise(
     chains: Sequence[Chain],
     principles: Sequence[Principle],
@@ -103,62 +141,72 @@ def revise(
     config: ReviseConfig,
     recipe: Recipe,
     reuse: Reuse = nothing_kept,
+    constraints: Sequence[Principle] = (),
+    before: Before = nothing_before,
 ) -> list[Revision]:
     """All rounds of all chains, a row for each, chain by chain in order (section 3.1).
 
-    A round whose critique or revision fails keeps its raw text and reason, and the next starts from the last good
-    text. A chain keeps its rounds of earlier runs up to the first that is missing: what follows starts from its text.
+    A round whose critique or revision fails or is confused keeps its raw text and reason, and the next starts from
+    the last good text. A chain keeps its rounds of earlier runs up to the first that is missing: what follows starts
+    from its text.
     """
+
+    def start_turn(chain: Chain, number: int) -> Turn:
+        """Draw the principle of this round and name the row."""
+        prompt_id = chain.prompt.prompt_id
+        principle = draw(principles, recipe.seed, "revise", prompt_id, number)
+        requests, shown = requests_of(principle, constraints, config.critique), before("revise", prompt_id, number)
+        key = turn_key(chain, number, requests, shown, recipe)
+        return Turn(chain, number, principle, requests, shown, key, ended=nothing_to_do(chain))
+
     fresh = [Chain(chain.prompt, chain.text, chain.problem) for chain in chains]  # a retried chunk starts anew
     for number in range(config.num_rounds):
-        turns = [start_turn(chain, number, principles, recipe) for chain in fresh]
-        open_turns = [turn for turn in turns if turn.chain.problem is None]
+        turns = [start_turn(chain, number) for chain in fresh]
+        open_turns = [turn for turn in turns if turn.ended is None]
         kept = reuse([turn.reuse_key for turn in open_turns])
         for turn in open_turns:
             turn.kept = kept.get(turn.reuse_key)
         missing = [turn for turn in open_turns if turn.kept is None]
-        run_critiques(missing, generator, config.sampling)
-        run_revisions([turn for turn in missing if usable(turn.critique)], generator, config.sampling)
+        if config.critique != "none":
+            run_critiques(missing, generator, config)
+        run_revisions([turn for turn in missing if turn.ended is None], generator, config.sampling)
         for turn in turns:
             finish_turn(turn)
     return [row for chain in fresh for row in chain.rows]
 
 
-def start_turn(chain: Chain, number: int, principles: Sequence[Principle], recipe: Recipe) -> Turn:
-    """Draw the principle of this round and name the row."""
-    prompt_id = chain.prompt.prompt_id
-    principle = draw(principles, recipe.seed, "revise", prompt_id, number)
+def turn_key(chain: Chain, number: int, requests: Requests, before: Sequence[Message], recipe: Recipe) -> str:
+    """Of all texts of the round, the demonstrations among them where there are any; the requests name the form too."""
     messages = [m.model_dump() for m in chain.prompt.messages]
-    requests = [principle.critique_request, principle.revision_request]
-    return Turn(chain, number, principle, recipe.key(f"{prompt_id}/{number}", messages, chain.text, *requests))
+    shown = [[m.model_dump() for m in before]] if before else []
+    return recipe.key(f"{chain.prompt.prompt_id}/{number}", messages, chain.text, *requests, *shown)
 
 
-def critique_messages(turn: Turn) -> list[Message]:
-    """The conversation with the completion, then the principle's critique request."""
-    completion = Message(role="assistant", content=turn.chain.text)
-    request = Message(role="user", content=turn.principle.critique_request or "")
-    return [*turn.chain.prompt.messages, completion, request]
+def nothing_to_do(chain: Chain) -> Ended | None:
+    return None if chain.problem is None else {"status": "skipped", "reason": chain.problem}
 
 
-def revision_messages(turn: Turn) -> list[Message]:
-    """The same with the critique, then the revision request."""
-    critique = Message(role="assistant", content=text_of(turn.critique))
-    request = Message(role="user", content=turn.principle.revision_request or "")
-    return [*critique_messages(turn), critique, request]
-
-
-def run_critiques(turns: Sequence[Turn], generator: TextGenerator, sampling: Sampling) -> None:
-    requests = [GenerationRequest(critique_messages(turn), request_seed(turn.reuse_key)) for turn in turns]
-    for turn, critique in zip(turns, generator.generate(requests, sampling), strict=True):
+def run_critiques(turns: Sequence[Turn], generator: TextGenerator, config: ReviseConfig) -> None:
+    chats = [critique_turns(t.before, t.chain.prompt.messages, t.chain.text, t.requests) for t in turns]
+    seeds = [request_seed(turn.reuse_key) for turn in turns]
+    requests = [GenerationRequest(chat, seed) for chat, seed in zip(chats, seeds, strict=True)]
+    for turn, critique in zip(turns, generator.generate(requests, config.sampling), strict=True):
         turn.critique = critique
+        turn.ended, turn.checks = read_critique(critique, turn.chain.text, config.critique)
 
 
 def run_revisions(turns: Sequence[Turn], generator: TextGenerator, sampling: Sampling) -> None:
+    critiques = [turn.critique.text if turn.critique else None for turn in turns]
+    chats = [
+        revision_turns(t.before, t.chain.prompt.messages, t.chain.text, t.requests, critique)
+        for t, critique in zip(turns, critiques, strict=True)
+    ]
     # another seed than the critique's: eight other digits of the same key
     seeds = [request_seed(turn.reuse_key[8:]) for turn in turns]
-    requests = [GenerationRequest(revision_messages(turn), seed) for turn, seed in zip(turns, seeds, strict=True)]
-    for turn, revision in zip(turns, generator.generate(requests, sampling), strict=True):
+    requests = [GenerationRequest(chat, seed) for chat, seed in zip(chats, seeds, strict=True)]
+    for turn, critique, revision in zip(turns, critiques, generator.generate(requests, sampling), strict=True):
         turn.revision = revision
+        turn.ended = read_revision(revision, turn.chain.text, critique or "")
 
 
 def finish_turn(turn: Turn) -> None:
@@ -175,34 +223,19 @@ def principle_names(principle: Principle) -> dict[str, str]:
 
 
 def revision_row(turn: Turn) -> Revision:
+    assert turn.ended is not None
+    revision = turn.revision.text if turn.revision else None
     return Revision(
         row_id=f"{turn.chain.prompt.prompt_id}/{turn.round}",
         reuse_key=turn.reuse_key,
         prompt_id=turn.chain.prompt.prompt_id,
         round=turn.round,
         **principle_names(turn.principle),
-        critique_request=turn.principle.critique_request or "",
+        critique_request=turn.requests.critique,
         critique=turn.critique.text if turn.critique else None,
-        revision_request=turn.principle.revision_request or "",
-        revision=turn.revision.text if turn.revision else None,
+        **turn.checks,
+        revision_request=turn.requests.revision,
+        revision=None if revision is None else without_label(revision, "revision"),
         num_tokens=sum(g.num_tokens for g in (turn.critique, turn.revision) if g),
-        **turn_verdict(turn),
+        **turn.ended,
     )
-
-
-def turn_verdict(turn: Turn) -> dict[str, str | None]:
-    """How the round ended: by its prompt's problem, its critique, or its revision."""
-    if turn.chain.problem is not None:
-        return {"status": "skipped", "reason": turn.chain.problem}
-    assert turn.critique is not None
-    if turn.revision is None:
-        return verdict(turn.critique, "critique")
-    return verdict(turn.revision, "revision")
-
-
-def usable(generation: Generation | None) -> bool:
-    return generation is not None and verdict(generation, "critique")["status"] == "ok"
-
-
-def text_of(generation: Generation | None) -> str:
-    return (generation.text if generation else None) or ""

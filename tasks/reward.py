@@ -34,7 +34,13 @@ class RewardStage(Stage):
 def preference_examples(preferences: list[Preference]) -> list[PreferenceExample]:
     """The usable preferences, in row order."""
     return [
-        PreferenceExample(prompt=row.prompt, chosen=row.chosen, rejected=row.rejected, target_prob=row.target_prob)
+        PreferenceExample(
+            prompt=row.prompt,
+            chosen=row.chosen,
+            rejected=row.rejected,
+            target_prob=row.target_prob,
+            weight=row.weight,
+        )
         for row in preferences
         if row.status == "ok"
     ]

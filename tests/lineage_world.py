@@ -209,9 +209,20 @@ def labels(constitution: Constitution) -> list[Label]:
                 {"logprob_a": -0.3, "logprob_b": -1.3, "prob_a": sureness(p.comparison_hash)} if i < NUM_PROMPTS else {}
             )
             answers = answers or dict.fromkeys(("logprob_a", "logprob_b", "prob_a"))
-            name = f"p{i}/0/feedback/{order}"
+            name = f"p{i}/0/feedback/0/{order}"
             rows.append(
-                row(Label, f"p{i}", name, i, p.comparison_hash, evaluator="feedback", order=order, **common, **answers)
+                row(
+                    Label,
+                    f"p{i}",
+                    name,
+                    i,
+                    p.comparison_hash,
+                    evaluator="feedback",
+                    slot="0",
+                    order=order,
+                    **common,
+                    **answers,
+                )
             )
     return rows
 

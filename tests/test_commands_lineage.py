@@ -10,8 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from constitutions import Constitution
+from flows.commands.constitution_diff import DIFFERENT, words
 from flows.commands.lineage import lineage, plain
-from flows.commands.principles import DIFFERENT, constitution_app, words
+from flows.commands.principles import constitution_app
 from tasks.store import Store, StoreError
 from tests.lineage_world import World, small_constitution
 
@@ -81,10 +82,10 @@ def test_diff_exit_code_tells_only_where_asked(files):
 def test_diff_json_with_store_counts_the_rows_there_are(world, files):
     document = json.loads(solon("constitution", "diff", *files, *at(world), "--rounds", "2", "--json"))
     revision, comparison = document["phases"]["revision"], document["phases"]["comparison"]
-    assert revision["store"] is None and not revision["moved"]
+    assert revision["store"] == [] and not revision["moved"]
     assert comparison["touched"] == pytest.approx(0.25) and comparison["reworded_principles"] == ["tone-1"]
-    assert comparison["store"]["key"] == f"labels/{world.refs['labels'].version}"
-    assert comparison["store"]["made_anew"] == comparison["store"]["touched"] > 0
+    assert [found["key"] for found in comparison["store"]] == [f"labels/{world.refs['labels'].version}"]
+    assert comparison["store"][0]["made_anew"] == comparison["store"][0]["touched"] > 0
     assert revision["rounds"] == 2 and comparison["rounds"] is None
 
 

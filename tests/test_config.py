@@ -6,19 +6,60 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import PRESETS, ConfigError, load_config
+from flows.config import PRESETS, ConfigError, leaves, load_config, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_preset_every_file_is_a_valid_config(preset):
-    config = load_config(preset, None, [])
+BASES = ("micro", "paper", "small")
+OVERLAYS = sorted(path.stem for path in PRESETS.glob("*.yaml") if path.stem not in BASES)
+
+
+@pytest.mark.parametrize("preset", BASES)
+def test_preset_to_start_from_is_a_valid_config(preset):
+    config = load_config([preset], None, [])
     assert (ROOT / config.constitution).exists()
 
 
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_preset_over_another_changes_what_it_says_and_nothing_else(overlay, base):
+    before, after = (load_config(presets, None, []).model_dump() for presets in ([base], [base, overlay]))
+    said = leaves(read_yaml(PRESETS / f"{overlay}.yaml"))
+    whole = leaves(after)
+    assert said and all(whole[name] == value for name, value in said.items())
+    untouched = {name: value for name, value in leaves(before).items() if not within(name, said)}
+    assert untouched == {name: value for name, value in whole.items() if not within(name, said)}
+    assert (ROOT / after["constitution"]).exists()
+
+
+def within(name: str, said: dict) -> bool:
+    """Whether a setting is one that is said, or a mapping that what is said fills."""
+    return any(name == other or other.startswith(f"{name}.") or name.startswith(f"{other}.") for other in said)
+
+
+def test_presets_combine_in_order():
+    config = load_config(["micro", "anti-evasion", "more-rounds", "jury"], None, [])
+    assert (config.constitution, config.revise.num_rounds) == ("constitutions/anti-evasion.yaml", 6)
+    assert config.improve.gate == "stop" and len(config.models.jury) == 2
+    assert config.revise.sampling.max_tokens == 64  # the section's rest is the first preset's
+
+
+def test_presets_that_disagree_are_named_unless_a_setting_decides():
+    both = ["micro", "anti-evasion", "stronger-critique"]
+    with pytest.raises(ConfigError, match=r"presets anti-evasion and stronger-critique both set constitution, to "):
+        load_config(both, None, [])
+    config = load_config(both, None, ["constitution=constitutions/general.yaml"])
+    assert config.constitution == "constitutions/general.yaml"
+
+
+def test_preset_over_nothing_says_what_is_missing():
+    with pytest.raises(ConfigError, match=r"models\.pretrained: is required"):
+        load_config(["jury"], None, [])
+
+
 def test_paper_preset_states_the_papers_values():
-    config = load_config("paper", None, [])
+    config = load_config(["paper"], None, [])
     assert (config.revise.num_rounds, config.respond.num_helpful_samples, config.sft.rounds) == (4, 2, "all")
     assert (config.ppo.kl_coef, config.ppo.clip_range, config.ppo.gamma, config.ppo.max_tokens) == (0.001, 0.2, 1, 128)
     assert config.sft.training.batch_size == 1024 and config.respond.sampling.temperature == 1
@@ -27,7 +68,7 @@ def test_paper_preset_states_the_papers_values():
 def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("revise: {num_rounds: 2}\nrun: {seed: 5}\n")
-    config = load_config("micro", str(file), ["revise.num_rounds=3"])
+    config = load_config(["micro"], str(file), ["revise.num_rounds=3"])
     assert (config.revise.num_rounds, config.run.seed) == (3, 5)
     assert config.judge.evaluator == "micro_oracle"  # the rest of the preset stays
 
@@ -48,21 +89,21 @@ def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
 def test_config_wrong_setting_is_named(setting, expected):
     settings = [setting] if "url" not in setting else ["run.serving.url=http://x", "run.serving.engine=transformers"]
     with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
-        load_config("micro", None, settings)
+        load_config(["micro"], None, settings)
 
 
 def test_config_empty_value_is_an_empty_text():
-    assert load_config("micro", None, ["prompts.helpful="]).prompts.helpful == ""
+    assert load_config(["micro"], None, ["prompts.helpful="]).prompts.helpful == ""
 
 
 def test_config_unknown_preset_lists_those_there_are():
-    with pytest.raises(ConfigError, match=r"micro, paper, small"):
-        load_config("mikro", None, [])
+    with pytest.raises(ConfigError, match=r"anti-evasion, jury, micro, more-rounds, paper, small, stronger-critique"):
+        load_config(["mikro"], None, [])
 
 
 def test_config_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
-        load_config("micro", "nowhere.yaml", [])
+        load_config(["micro"], "nowhere.yaml", [])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from constitutions import Constitution, Principle, draw
-from constitutions.diff import PHASES, diff_constitutions, principles_of, share_touched, slice_of, text_hash
+from constitutions.diff import diff_constitutions
+from constitutions.phases import PHASES, asked_hashes, principles_of, slice_of
+from constitutions.shares import share_touched
 
 NUM_KEYS = 20_000
 
@@ -34,7 +36,7 @@ def drawn_share(old: Constitution, new: Constitution, phase) -> float:
     touched = 0
     for i in range(NUM_KEYS):
         a, b = (draw(principles, 7, phase, i) for principles in (before, after))
-        touched += text_hash(a, phase) != text_hash(b, phase)
+        touched += asked_hashes(old, a, phase) != asked_hashes(new, b, phase)
     return touched / NUM_KEYS
 
 
@@ -61,6 +63,42 @@ AMENDMENTS = {
         SIXTEEN[9].model_copy(update={"id": "old-9"}),
     ),
 }
+
+
+HARD = amended("p-6", hard_constraint=True)
+CONSTRAINED = {
+    "made hard": (OLD, HARD),
+    "hard no more": (HARD, OLD),
+    "hard and reworded": (OLD, amended("p-6", hard_constraint=True, critique_request="?", comparison_question="?")),
+    "another beside it": (HARD, constitution(*HARD.principles, make("new", weight=2.0, hard_constraint=True))),
+    "beside a reworded one": (
+        HARD,
+        constitution(
+            *(p.model_copy(update={"critique_request": "?"}) if p.id == "p-2" else p for p in HARD.principles)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_share_touched_with_hard_constraints_is_what_the_draws_show(name, phase):
+    old, new = CONSTRAINED[name]
+    expected = share_touched(old, new, phase)
+    error = math.sqrt(max(expected * (1 - expected), 1 / NUM_KEYS) / NUM_KEYS)
+    assert drawn_share(old, new, phase) == pytest.approx(expected, abs=4 * error)
+
+
+def test_hard_constraint_touches_every_critique_that_did_not_draw_it_and_no_question():
+    weight = SIXTEEN[6].weight
+    assert share_touched(OLD, HARD, "revision") == pytest.approx(1 - weight / TOTAL)
+    assert share_touched(OLD, HARD, "comparison") == 0
+    found = diff_constitutions(OLD, HARD)
+    assert [phase.asked_of_all for phase in found.phases] == [("p-6",), ("p-6",)]
+    assert all(phase.moved for phase in found.phases)
+    assert [phase.asked_of_all for phase in diff_constitutions(HARD, OLD).phases] == [(), ()]
+    renamed = constitution(*without("p-6"), HARD.principles[6].model_copy(update={"id": "zz"}))
+    assert diff_constitutions(HARD, renamed).phase("comparison").asked_of_all == ()
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from constitutions import Constitution, Principle, load_constitution
-from constitutions.lint import FEWEST_DRAWS, LARGEST_SHARE, NEAR, Finding, draw_shares, lint
+from constitutions.lint import FEWEST_DRAWS, LARGEST_SHARE, NEAR, draw_shares, lint
 from constitutions.sections import Cluster, Section
 from constitutions.wording import favoured_side, is_against_evasion, placeholders, similarity
 from flows.commands.principles import constitution_app
@@ -35,13 +35,8 @@ def clean(*more: Principle, **changes) -> Constitution:
     return Constitution(**({"id": "c", "bias_note": "Ours.", "principles": principles} | changes))
 
 
-def shown_by_lint(constitution: Constitution, rows: int = 1000) -> list[Finding]:
-    """Without what the format holds and no stage uses yet, which has a test of its own."""
-    return [finding for finding in lint(constitution, rows) if finding.code != "not-acted-on"]
-
-
 def codes(constitution: Constitution, *, level: str | None = None, about: str | None = None, rows: int = 1000) -> set:
-    found = shown_by_lint(constitution, rows)
+    found = lint(constitution, rows)
     return {f.code for f in found if level in (None, f.level) and (about is None or about in f.principles)}
 
 
@@ -236,16 +231,20 @@ def test_hard_constraint_needs_no_text_of_a_phase_that_is_not_served():
     assert codes(clean(principles=hard), level="error") == set()
 
 
-@pytest.mark.parametrize(
-    ("constitution", "level"),
-    [
-        (lambda: clean(make("x", hard_constraint=True)), "warning"),
-        (lambda: clean(make("x", priority=3)), "note"),
-        (lambda: clean(comparison_demonstrations=(compare("d", "A", "So (A)."),)), "warning"),
-    ],
-)
-def test_what_no_stage_acts_on_yet_is_said(constitution, level):
-    assert [f.level for f in lint(constitution()) if f.code == "not-acted-on"] == [level]
+@pytest.mark.parametrize("constitution", [clean(make("x", hard_constraint=True)), clean(make("x", priority=3))])
+def test_hard_constraint_and_priority_that_can_be_asked_are_no_finding(constitution):
+    assert lint(constitution) == ()
+
+
+def test_hard_constraint_of_little_weight_is_asked_all_the_same():
+    assert codes(clean(make("rare", weight=0.003, hard_constraint=True)), about="rare") == set()
+
+
+def test_priority_without_a_question_is_a_warning_and_disabled_is_none():
+    unasked = make("x", priority=3, comparison_question=None)
+    assert codes(clean(unasked), level="warning", about="x") == {"priority-unused"}
+    assert codes(clean(unasked.model_copy(update={"enabled": False})), level="warning") == set()
+    assert codes(clean(unasked.model_copy(update={"priority": 0}))) == set()
 
 
 # --- demonstrations
@@ -256,14 +255,30 @@ def test_what_no_stage_acts_on_yet_is_said(constitution, level):
 )
 def test_answer_imbalance_is_reported_with_its_numbers(answers, code):
     shown = tuple(compare(f"d-{n}", side, f"So ({side}).") for n, side in enumerate(answers))
-    found = shown_by_lint(clean(comparison_demonstrations=shown))
+    found = lint(clean(comparison_demonstrations=shown))
     assert {f.code for f in found} == code
     assert all(f"{answers.count('B')} B to {answers.count('A')} A" in f.message for f in found)
 
 
+def test_answer_imbalance_that_the_shown_order_evens_out_is_a_note_and_else_a_warning():
+    free = tuple(compare(f"d-{n}", side, f"So ({side}).") for n, side in enumerate("BBABAB"))
+    fixed = tuple(compare(f"d-{n}", "B", "The second one, so (B).") for n in range(3))
+    assert codes(clean(comparison_demonstrations=free), level="note") == {"answer-imbalance"}
+    found = [f for f in lint(clean(comparison_demonstrations=fixed)) if f.code == "answer-imbalance"]
+    assert [f.level for f in found] == ["warning"] and "3 to 0 as they are shown" in found[0].message
+
+
+def test_demonstration_that_says_the_same_as_another_is_an_error():
+    one = compare("d-1", "A", "So (A).")
+    other = one.model_copy(update={"id": "d-2"})
+    assert codes(clean(comparison_demonstrations=(one, other)), level="error") == {"duplicate"}
+    changed = other.model_copy(update={"completion_a": "Something else."})
+    assert codes(clean(comparison_demonstrations=(one, changed)), level="error") == set()
+
+
 def test_answer_imbalance_with_and_without_reasoning_do_not_make_up_for_each_other():
     shown = [compare(f"a-{n}", "A", "So (A).") for n in range(3)] + [compare(f"b-{n}", "B") for n in range(3)]
-    found = [f.message for f in shown_by_lint(clean(comparison_demonstrations=tuple(shown)))]
+    found = [f.message for f in lint(clean(comparison_demonstrations=tuple(shown)))]
     assert len(found) == 2 and "0 B to 3 A" in found[0] and "3 B to 0 A" in found[1]
 
 

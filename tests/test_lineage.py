@@ -40,6 +40,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
+def newest(store: Store, constitution: Any, phase: Any) -> Manifest:
+    (found,) = newest_under(store, constitution, phase)
+    return found
+
+
 def manifests(store: Store) -> list[Manifest]:
     return [manifest for name in store.datasets() for manifest in store.versions(name)]
 
@@ -292,8 +297,8 @@ def test_row_revision_comes_from_prompt_completion_and_earlier_rounds(world, rec
 @pytest.mark.parametrize(
     ("dataset", "row_id", "parents"),
     [
-        ("labels", "p2/0/feedback/ba", ["train/p2", "p2/0"]),
-        ("preferences", "ai/p2/0", ["train/p2", "p2/0", "p2/0/feedback/ab", "p2/0/feedback/ba"]),
+        ("labels", "p2/0/feedback/0/ba", ["train/p2", "p2/0"]),
+        ("preferences", "ai/p2/0", ["train/p2", "p2/0", "p2/0/feedback/0/ab", "p2/0/feedback/0/ba"]),
         ("comparisons", "p2/0", ["train/p2"]),
         ("samples.sl", "p2/0", ["held_out/p2"]),
         ("judgements", "sl/p2/0", ["held_out/p2", "p2/0"]),
@@ -328,7 +333,7 @@ def test_row_unknown_is_an_error(world, records):
 
 
 def test_rows_touched_reworded_critique_is_what_a_redraw_shows(world):
-    manifest = newest_under(world.store, OLD, "revision")
+    manifest = newest(world.store, OLD, "revision")
     found = rows_touched(world.store, manifest, OLD, NEW_CRITIQUE, "revision")
     asked = [r for r in revisions(OLD) if r.status != "skipped"]
     first = [r.prompt_id for r in asked if r.principle_id == "harm-1" and r.round == 0]
@@ -341,7 +346,7 @@ def test_rows_touched_reworded_critique_is_what_a_redraw_shows(world):
 
 
 def test_rows_touched_reworded_question_is_both_orders_of_its_draws(world):
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, NEW_QUESTION, "comparison")
+    found = rows_touched(world.store, newest(world.store, OLD, "comparison"), OLD, NEW_QUESTION, "comparison")
     assert (found.rows, found.touched) == (2 * NUM_PROMPTS, len(under(labels(OLD), "tone-1")))
     assert found.following == 0 and found.chains is None
 
@@ -355,13 +360,13 @@ def test_rows_touched_added_principle_takes_only_its_own(world):
             )
         }
     )
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, grown, "comparison")
+    found = rows_touched(world.store, newest(world.store, OLD, "comparison"), OLD, grown, "comparison")
     assert found.touched == len([r for r in labels(grown) if r.principle_id == "new" and r.status != "skipped"])
 
 
 def test_rows_touched_same_words_under_another_id_touch_only_what_gets_other_words(world):
     renamed = small_constitution(tone_1={"id": "manners"})
-    found = rows_touched(world.store, newest_under(world.store, OLD, "comparison"), OLD, renamed, "comparison")
+    found = rows_touched(world.store, newest(world.store, OLD, "comparison"), OLD, renamed, "comparison")
     pairs = [(a, b) for a, b in zip(labels(OLD), labels(renamed), strict=True) if a.status != "skipped"]
     assert diff_constitutions(OLD, renamed).renamed
     assert found.touched == sum(a.principle_hash != b.principle_hash for a, b in pairs)
@@ -383,18 +388,18 @@ def test_rows_touched_any_weights_is_what_drawing_all_again_shows(world, changes
     rows = revisions if phase == "revision" else labels
     again = {r.row_id: r.principle_hash for r in rows(new)}
     expected = sum(again[r.row_id] != r.principle_hash for r in rows(OLD) if r.status != "skipped")
-    assert rows_touched(world.store, newest_under(world.store, OLD, phase), OLD, new, phase).touched == expected
+    assert rows_touched(world.store, newest(world.store, OLD, phase), OLD, new, phase).touched == expected
 
 
 def test_newest_under_another_constitution_is_nothing(world):
     other = small_constitution(calm_1={"comparison_question": "Which is calmer?"})
-    assert newest_under(world.store, other, "comparison") is None
-    assert newest_under(world.store, other, "revision") is not None
+    assert newest_under(world.store, other, "comparison") == []
+    assert len(newest_under(world.store, other, "revision")) == 1
 
 
 def test_draw_keys_are_those_of_the_stages(tmp_path: Path):
     """A stage that drew by another key would find every row touched by nothing."""
-    from tasks.label import Question, label
+    from tasks.label import LabelConfig, label, questionnaire_of
     from tasks.revise import Chain, ReviseConfig, revise
     from tasks.serving import FakeGenerator
     from tests.worlds import echo, prompt, recipe
@@ -409,7 +414,7 @@ def test_draw_keys_are_those_of_the_stages(tmp_path: Path):
     ref = world.rows(made, revised, Revision)
     assert rows_touched(world.store, world.store.manifest("revisions", ref.version), OLD, OLD, "revision").touched == 0
     pair = Comparison(row_id="c/0", reuse_key="k", prompt_id=given.prompt_id, completion_a="a", completion_b="b")
-    questions = [Question(given, pair, order) for order in ("ab", "ba")]
-    judged = label(questions, OLD.comparison_principles(), FakeGenerator(echo("l")), "feedback", recipe(seed=3))
+    questions = list(questionnaire_of(OLD, LabelConfig(), seed=3).of(given, pair))
+    judged = label(questions, FakeGenerator(echo("l")), "feedback", LabelConfig(), recipe(seed=3), {})
     ref = world.rows(derivation("label", "labels", {}, OLD.comparison_slice()), judged, Label)
     assert rows_touched(world.store, world.store.manifest("labels", ref.version), OLD, OLD, "comparison").touched == 0

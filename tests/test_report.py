@@ -13,10 +13,8 @@ from constitutions import Constitution
 from tasks.constitution import ConstitutionStage
 from tasks.report import ReportStage, read_report
 from tasks.report.charts import bin_counts, histogram, line_chart, thin
-from tasks.report.labels import Judged, judged_pairs, order_figures
 from tasks.report.ledger import account, duration
 from tasks.report.measures import answer, cautions, frontier_chart, measure_tables
-from tasks.report.principles import critique_draws, label_draws
 from tasks.report.samples import MAX_CHARACTERS, clip, pick
 from tasks.report.svg import spread, ticks
 from tasks.report.training import CURVES, curve_points, draw_curve
@@ -24,12 +22,15 @@ from tasks.schema import (
     Comparison,
     Completion,
     DatasetRef,
+    Gate,
+    Improvement,
     Judgement,
     Label,
     Message,
     Metric,
     ModelRef,
     Preference,
+    Probe,
     Prompt,
     Revision,
     Row,
@@ -136,46 +137,16 @@ def test_frontier_harmlessness_is_one_minus_compliance() -> None:
 
 
 def label_row(comparison: str, order: Any, prob_a: float | None, principle: str = "p1", **values: Any) -> Label:
-    return Label(
-        row_id=f"{comparison}/{order}",
-        reuse_key="k",
-        prompt_id=comparison,
-        comparison_id=comparison,
-        evaluator="feedback",
-        principle_id=principle,
-        principle_hash="h",
-        order=order,
-        logprob_a=None,
-        logprob_b=None,
-        prob_a=prob_a,
-        **values,
+    named = {"evaluator": "feedback", "slot": "0", "principle_id": principle, "principle_hash": "h", **values}
+    place = f"{comparison}/{named['evaluator']}/{named['slot']}/{order}/{named.get('sample', 0)}"
+    fixed = {"row_id": place, "reuse_key": "k", "prompt_id": comparison, "comparison_id": comparison}
+    return Label.model_validate(
+        {**fixed, "order": order, "logprob_a": None, "logprob_b": None, "prob_a": prob_a, **named}
     )
 
 
-def test_judged_pairs_one_order_only_does_not_count() -> None:
-    rows = [label_row("c1", "ab", 0.9), label_row("c1", "ba", 0.3), label_row("c2", "ab", 0.8)]
-    rows += [label_row("c3", "ab", 0.8), label_row("c3", "ba", None, status="failed", reason="too long")]
-    assert judged_pairs(rows_to_table(rows, Label)) == [Judged(0.9, 0.3)]
-
-
-def test_order_figures_same_position_twice_is_a_flip() -> None:
-    # first twice, second twice, firm for a, firm for b
-    pairs = [Judged(0.9, 0.2), Judged(0.1, 0.7), Judged(0.9, 0.8), Judged(0.1, 0.2)]
-    figures = {name: value for name, value, _ in order_figures(pairs)}
-    assert figures["Verdict flips with the order"] == "50.0%"
-    assert figures["… first position twice"] == figures["… second position twice"] == "25.0%"
-    assert figures["First option chosen"] == "50.0%"
-
-
-def test_order_figures_judge_that_always_says_a_prefers_the_first() -> None:
-    figures = {name: value for name, value, _ in order_figures([Judged(0.9, 0.1)] * 5)}
-    assert figures["First option chosen"] == figures["… first position twice"] == "100.0%"
-
-
-def test_label_draws_both_orders_count_once_and_skipped_not_at_all() -> None:
-    rows = [label_row("c1", "ab", 0.9), label_row("c1", "ba", 0.3), label_row("c2", "ab", 0.8, "p2")]
-    rows += [label_row("c3", "ab", None, status="skipped", reason="identical pair")]
-    assert label_draws(rows_to_table(rows, Label)) == {"p1": 1, "p2": 1}
+def both_orders(comparison: str, ab: float, ba: float, principle: str = "p1", **values: Any) -> list[Label]:
+    return [label_row(comparison, order, p, principle, **values) for order, p in (("ab", ab), ("ba", ba))]
 
 
 def test_account_counts_every_row_and_its_commonest_reasons() -> None:
@@ -343,7 +314,7 @@ def text_rows(prompts: list[Prompt]) -> dict[str, list[Any]]:
             for n in range(2)
         ],
         "comparisons": [Comparison(row_id=i, prompt_id=i, completion_a="x", completion_b="y", **common) for i in ids],
-        "labels": [label_row(i, order, 0.7, "harm-1") for i in ids for order in ("ab", "ba")],
+        "labels": [row for i in ids for row in both_orders(i, 0.7, 0.7, "harm-1")],
         "preferences": [
             Preference(
                 row_id=i, prompt_id=i, prompt=[], chosen="x", rejected="y", target_prob=0.7, origin="ai", **common
@@ -351,6 +322,27 @@ def text_rows(prompts: list[Prompt]) -> dict[str, list[Any]]:
             for i in ids
         ],
     }
+
+
+def gate_row(gate: str, passed: bool = True, **values: Any) -> Gate:
+    fixed = {"row_id": gate, "reuse_key": "k", "evaluator": None, "value": 0.04, "low": 0.02, "high": 0.06}
+    said = {"limit": 0.1, "num_samples": 50, "says": f"what {gate} says"}
+    return Gate.model_validate({**fixed, **said, "gate": gate, "passed": passed, **values})
+
+
+def improvement_rows(revisions: list[Revision], win_prob: float) -> list[Improvement]:
+    return [
+        Improvement(
+            row_id=r.row_id,
+            reuse_key="k",
+            prompt_id=r.prompt_id,
+            round=r.round,
+            principle_id="tone-1",
+            principle_hash="h",
+            win_prob=win_prob + 0.02 * (i % 3),
+        )
+        for i, r in enumerate(revisions)
+    ]
 
 
 MODELS = {
@@ -374,6 +366,7 @@ def make_run(store: Store, tmp_path: Path, histories: dict[str, Any] = HISTORIES
     refs = {"prompts": commit(store, "prompts", prompts, Prompt, {})}
     for name, rows in text_rows(prompts).items():
         refs[name] = commit(store, name, rows, MODELS[name], {"prompts": refs["prompts"]})
+    refs |= evaluators(store, text_rows(prompts), refs)
     held_out = [p for p in prompts if p.split == "held_out"]
     samples = {p: commit(store, "samples", sample_rows(held_out, p), Sample, {p: refs["prompts"]}) for p in POLICIES}
     refs["judgements"] = commit(store, "judgements", judgement_rows(held_out), Judgement, samples)
@@ -383,6 +376,38 @@ def make_run(store: Store, tmp_path: Path, histories: dict[str, Any] = HISTORIES
     constitution = ConstitutionStage(run=RUN, document=document).make(Session(store))
     models = {role: commit_model(store, tmp_path, role, metrics) for role, metrics in histories.items()}
     return ReportStage.model_validate({"run": RUN, "constitution": constitution, "samples": samples, **refs, **models})
+
+
+def evaluators(store: Store, rows: dict[str, list[Any]], refs: dict[str, DatasetRef]) -> dict[str, Any]:
+    """Two evaluators' labels with what led to them."""
+    second = [row.model_copy(update={"evaluator": "second", "prob_a": 0.6}) for row in rows["labels"]]
+    given = {"comparisons": refs["comparisons"]}
+    probes = [
+        Probe(
+            row_id=f"{order}",
+            reuse_key="k",
+            probe="canary",
+            evaluator="feedback",
+            principle_id="harm-1",
+            order=order,
+            logprob_a=-0.1,
+            logprob_b=-2.3,
+            prob_a=0.9,
+        )
+        for order in ("ab", "ba")
+    ]
+    gates = {
+        "start": [gate_row("leakage")],
+        "labels": [gate_row("swap_invariance", passed=False, evaluator="second", says=f"measured {NASTY}")],
+    }
+    return {
+        "labels": {"feedback": refs["labels"], "second": commit(store, "labels", second, Label, given)},
+        "probes": {"feedback": commit(store, "probes", probes, Probe, {})},
+        "gates": {name: commit(store, "gates", found, Gate, {name: refs["prompts"]}) for name, found in gates.items()},
+        "improvements": commit(
+            store, "improvements", improvement_rows(rows["revisions"], 0.7), Improvement, {"r": refs["revisions"]}
+        ),
+    }
 
 
 def sample_rows(prompts: list[Prompt], policy: str) -> list[Sample]:
@@ -518,6 +543,30 @@ def test_page_every_dataset_and_version_is_accounted_for(reported: tuple[Store, 
             assert dataset == "report" or manifest.version[:10] in page, dataset
 
 
+def test_page_gate_that_did_not_hold_comes_first_and_is_a_caution(page: str) -> None:
+    section = page[page.index('<h2 id="gates">') : page.index('<h2 id="labels">')]
+    assert section.index("Swap invariance") < section.index("Leakage")
+    assert "did not hold" in section and "what leakage says" in section
+    assert "A gate did not hold and the run went on" in page[: page.index('<h2 id="measures">')]
+
+
+def test_page_jury_rounds_and_coverage_have_their_figures(page: str) -> None:
+    text = " ".join(Outline(page).open_text.split())
+    assert "feedbacksecond8100.0%" in text  # cells of the jury: both name the same side of all eight comparisons
+    assert "Round: P(better)" in page
+    assert "tone-1 for labels, " in text and "harm-1 for" not in text
+
+
+def test_page_without_optional_material_says_what_is_missing(tmp_path: Path) -> None:
+    store = other_store(tmp_path)
+    stage = make_run(store, tmp_path)
+    bare = {"improvements": None, "gates": {}, "probes": {}, "labels": {"feedback": stage.labels["feedback"]}}
+    text = make_page(stage.model_copy(update=bare), store)
+    assert "No gate was measured" in text and "Not measured: whether each round" in text
+    assert ">Jury</h3>" not in text
+    Outline(text)
+
+
 def test_page_missing_history_and_measures_is_said(tmp_path: Path) -> None:
     store = other_store(tmp_path)
     histories: dict[str, Any] = {"sl": {}, "reward": {"history": []}, "rl": {"final": None}}
@@ -543,9 +592,3 @@ def test_report_reworded_title_is_another_version(reported: tuple[Store, ReportS
     other = ConstitutionStage(run=RUN, document=reworded).make(Session(store))
     changed = stage.model_copy(update={"constitution": other})
     assert changed.derivation(store).version != stage.derivation(store).version
-
-
-def test_critique_draws_skipped_rounds_do_not_count() -> None:
-    rows = text_rows(prompt_rows())["revisions"]
-    rows[0] = rows[0].model_copy(update={"status": "skipped", "reason": "prompt is unparsable"})
-    assert critique_draws(rows_to_table(rows, Revision)) == {"harm-1": len(rows) - 1}

@@ -24,7 +24,10 @@ NEW = small_constitution(harm_1={"critique_request": "What is harmful?"})
 def report_stage(refs: dict[str, Any]) -> ReportStage:
     samples = {name.removeprefix("samples."): ref for name, ref in refs.items() if name.startswith("samples.")}
     rest = {name: ref for name, ref in refs.items() if not name.startswith("samples.")}
-    return ReportStage.model_validate({"run": RUN, "samples": samples, **rest})
+    labels = {"feedback": rest.pop("labels")}
+    return ReportStage.model_validate(
+        {"run": RUN, "samples": samples, "labels": labels, "probes": {}, "gates": {}, **rest}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ def label_stage(store, constitution=None, run=None, text="a"):
         comparisons=commit(store, "comparisons", [comparison], Comparison),
         constitution=commit_constitution(store, constitution or constitution_of("one", "two")),
         feedback=FAKE_MODEL,
+        evaluator="feedback",
         config=LabelConfig(),
     )
 

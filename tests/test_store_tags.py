@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.store import Corrupt, InvalidName, NotCommitted, Store, keys
+from tasks.store.errors import TagMoved
 from tests.memory_backend import MemoryBackend
 from tests.small_versions import commit, completions
 
@@ -37,6 +38,15 @@ def test_tag_to_where_it_stands_appends_nothing(store: Store) -> None:
     first = store.tag(DATASET, "prod", version, "anna")
     assert store.tag(DATASET, "prod", version, "ben") == first
     assert store.tag_history(DATASET, "prod") == [first]
+
+
+def test_tag_after_is_the_very_next_move_or_none(store: Store) -> None:
+    a, b = versions(store, 2)
+    first = store.tag_after(DATASET, "prod", a, "anna", 0)
+    assert (first.sequence, store.tag_after(DATASET, "prod", b, "ben", 1).sequence) == (1, 2)
+    with pytest.raises(TagMoved, match="somebody else moved it after move 1"):
+        store.tag_after(DATASET, "prod", a, "carl", 1)
+    assert [move.by for move in store.tag_history(DATASET, "prod")] == ["ben", "anna"]
 
 
 def test_tag_more_than_nine_moves_list_in_order(store: Store) -> None:

@@ -58,10 +58,50 @@ def test_soft_loss_is_cross_entropy_with_the_label_and_centring():
     from tasks.training.soft_reward import soft_preference_loss
 
     chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
-    loss = soft_preference_loss(chosen, rejected, torch.tensor([0.7, 0.5]), center_coefficient=0.1)
+    loss = soft_preference_loss(chosen, rejected, torch.tensor([0.7, 0.5]), torch.ones(2), center_coefficient=0.1)
     first = -0.7 * math.log(1 / (1 + math.exp(-1))) - 0.3 * math.log(1 / (1 + math.exp(1)))
     second = -0.5 * math.log(1 / (1 + math.exp(2))) - 0.5 * math.log(1 / (1 + math.exp(-2)))
     assert loss.item() == pytest.approx((first + second) / 2 + 0.1 * (1 + 4) / 2, abs=1e-6)
+
+
+def test_soft_loss_weighs_each_comparison_and_divides_by_their_number():
+    import torch
+
+    from tasks.training.soft_reward import soft_preference_loss
+
+    chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    weights = torch.tensor([0.25, 1.5])
+    loss = soft_preference_loss(chosen, rejected, torch.tensor([0.7, 0.5]), weights, center_coefficient=0.1)
+    first = -0.7 * math.log(1 / (1 + math.exp(-1))) - 0.3 * math.log(1 / (1 + math.exp(1))) + 0.1 * 1
+    second = -0.5 * math.log(1 / (1 + math.exp(2))) - 0.5 * math.log(1 / (1 + math.exp(-2))) + 0.1 * 4
+    assert loss.item() == pytest.approx((0.25 * first + 1.5 * second) / 2, abs=1e-6)
+
+
+def weighted(count: int, weight: float) -> list[PreferenceExample]:
+    """So many prompts with two comparisons each; the second says the opposite, with this weight."""
+    prompts = [user(f"red {i}") for i in range(count)]
+    plain = [PreferenceExample(prompt=p, chosen="yes", rejected="no", target_prob=1.0) for p in prompts]
+    opposite = {"chosen": "no", "rejected": "yes", "weight": weight}
+    return [row for plain_row in plain for row in (plain_row, plain_row.model_copy(update=opposite))]
+
+
+@pytest.mark.parametrize("weight", [0.25, 4.0])
+def test_reward_follows_the_heavier_of_two_opposite_comparisons(base, tmp_path, weight):
+    config = CONFIG.model_copy(update={"held_out_fraction": 0.0})
+    train_reward(config, weighted(128, weight), base, tmp_path / "model", 0, lambda line: None)
+    _, std = load_scale(tmp_path / "model")
+    yes, no = score(tmp_path / "model", [conversation("red", "yes"), conversation("red", "no")])
+    # the cross entropy is least where P(yes) is its share of the weight
+    assert 1 / (1 + math.exp(-(yes - no) * std)) == pytest.approx(1 / (1 + weight), abs=0.08)
+
+
+def test_reward_is_the_same_whatever_all_weights_are(base, tmp_path):
+    rows, config = preferences(32), CONFIG.model_copy(update={"epochs": 1, "held_out_fraction": 0.0})
+    for name, weight in (("one", 1.0), ("four", 4.0)):
+        heavier = [row.model_copy(update={"weight": weight}) for row in rows]
+        train_reward(config, heavier, base, tmp_path / name, 0, lambda line: None)
+    one, four = (tmp_path / name / "model.safetensors" for name in ("one", "four"))
+    assert one.read_bytes() == four.read_bytes()
 
 
 def test_soft_loss_has_no_gradient_at_the_label():
@@ -70,7 +110,7 @@ def test_soft_loss_has_no_gradient_at_the_label():
     from tasks.training.soft_reward import soft_preference_loss
 
     chosen = torch.tensor([math.log(0.8 / 0.2)], requires_grad=True)
-    soft_preference_loss(chosen, torch.zeros(1), torch.tensor([0.8]), 0.0).backward()
+    soft_preference_loss(chosen, torch.zeros(1), torch.tensor([0.8]), torch.ones(1), 0.0).backward()
     assert chosen.grad.item() == pytest.approx(0.0, abs=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
 
-PresetOption = Annotated[str, typer.Option("--preset", "-p", help="micro, small or paper.")]
+PresetOption = Annotated[
+    list[str] | None,
+    typer.Option("--preset", "-p", help="micro (where none is given), small or paper; then others over it, in order."),
+]
 FileOption = Annotated[str | None, typer.Option("--config", "-c", help="YAML file over the preset.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="name=value over both.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
@@ -35,12 +39,12 @@ def print_json(value: Any) -> None:
 
 
 def make_config(
-    preset: str, file: str | None, settings: list[str] | None, seed: int | None, store: str | None
+    presets: Sequence[str] | None, file: str | None, settings: list[str] | None, seed: int | None, store: str | None
 ) -> "AlignConfig":
-    """The config of a command's options. Raises: ConfigError."""
+    """The config of a command's options; without a preset, of the micro one. Raises: ConfigError."""
     from flows.config import load_config
 
     over = list(settings or [])
     over += [f"run.seed={seed}"] if seed is not None else []
     over += [f"run.store={store}"] if store is not None else []
-    return load_config(preset, file, over)
+    return load_config(presets or ["micro"], file, over)

@@ -53,8 +53,8 @@ def named(constitution: "Constitution", name: str) -> "Principle | RevisionDemon
 
 def figures(loaded: "Loaded", principle: "Principle") -> dict[str, Any]:
     """What the file does not say of a principle: its shares, its file, the prose that it came from."""
-    from constitutions.diff import PHASES
     from constitutions.lint import draw_shares
+    from constitutions.phases import PHASES
 
     shares = {phase: draw_shares(loaded.constitution, phase).get(principle.id) for phase in PHASES}
     sections = [s.id for s in loaded.constitution.sections if principle.id in s.principles]

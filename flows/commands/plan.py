@@ -24,7 +24,7 @@ ExitCodeOption = Annotated[bool, typer.Option("--exit-code", help=f"End with {WO
 
 
 def plan(
-    preset: PresetOption = "micro",
+    preset: PresetOption = None,
     config: FileOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,

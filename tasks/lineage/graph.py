@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from constitutions import Constitution
-from constitutions.diff import PHASES, Phase, principles_of, slice_of, text_hash
+from constitutions.phases import PHASES, Phase, principles_of, slice_of, text_hash
 from tasks.schema import Frozen
 from tasks.store import Manifest, Store, StoreError, keys
 from tasks.store.external import EXTERNAL
@@ -191,8 +191,11 @@ def key_of(manifest: Manifest) -> str:
 
 
 def phases_of(constitution: Constitution) -> dict[str | None, Phase]:
-    """Which phase a slice is of."""
-    return {slice_of(constitution, phase): phase for phase in PHASES if principles_of(constitution, phase)}
+    """Which phase a slice is of; what compares without demonstrations and constraints has a slice of its own."""
+    slices: dict[str | None, Phase] = {slice_of(constitution, p): p for p in PHASES if principles_of(constitution, p)}
+    if "comparison" in slices.values():
+        slices[constitution.questions_slice()] = "comparison"
+    return slices
 
 
 def phase_hashes(constitution: Constitution, phase: Phase) -> dict[str, str]:

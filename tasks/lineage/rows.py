@@ -60,14 +60,14 @@ def row_lineage(store: Store, records: Records, manifest: Manifest, row_id: str)
 
 def parents(store: Store, records: Records, manifest: Manifest, row: dict[str, Any]) -> Iterator[ParentRow]:
     """The rows it was made from, as far as their versions are kept; then earlier rounds of its own chain."""
-    asked = PARENTS.get(manifest.dataset, only_prompt)(row)
-    for role, wanted in asked.items():
-        ref = manifest.derivation.inputs.get(role)
-        source = records.live.get(records.by_version.get(ref.version, "")) if ref else None
-        if source is not None:
-            key = f"{source.dataset}/{source.version}"
-            yield from (ParentRow(role=role, key=key, row=found) for found in matching(store, source, wanted))
-    if row.get("round"):
+    inputs = manifest.derivation.inputs
+    for name, wanted in PARENTS.get(manifest.dataset, only_prompt)(row).items():
+        for role in sorted(r for r in inputs if r == name or r.startswith(f"{name}.")):  # such as labels.<evaluator>
+            source = records.live.get(records.by_version.get(inputs[role].version, ""))
+            if source is not None:
+                key = f"{source.dataset}/{source.version}"
+                yield from (ParentRow(role=role, key=key, row=found) for found in matching(store, source, wanted))
+    if manifest.dataset == "revisions" and row["round"]:
         wanted = {"prompt_id": row["prompt_id"], "round": list(range(row["round"]))}
         key = f"{manifest.dataset}/{manifest.version}"
         found = sorted(matching(store, manifest, wanted), key=lambda earlier: earlier["round"])
@@ -84,6 +84,12 @@ def prompt(row: dict[str, Any], split: str = "train") -> Wanted:
 
 def of_completion(row: dict[str, Any]) -> dict[str, Wanted]:
     return {"prompts": prompt(row), "completions": {"prompt_id": row["prompt_id"], "sample": 0}}
+
+
+def of_improvement(row: dict[str, Any]) -> dict[str, Wanted]:
+    """The revision that is judged, and what it is compared with: an earlier one, or the completion."""
+    rounds = {"prompt_id": row["prompt_id"], "round": list(range(row["round"] + 1))}
+    return {**of_completion(row), "revisions": rounds}
 
 
 def of_comparison(row: dict[str, Any]) -> dict[str, Wanted]:
@@ -109,12 +115,14 @@ def of_sample(row: dict[str, Any]) -> dict[str, Wanted]:
 
 PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "revisions": of_completion,
+    "improvements": of_improvement,
     "labels": of_comparison,
     "preferences": of_preference,
     "samples": of_prompt_held_out,
     "judgements": of_sample,
 }
-"""By dataset: role of the input -> which of its rows. Others come of a training prompt, if of any row."""
+"""By dataset: role of the input, or what it begins with, -> which of its rows. Others come of a training prompt, if of
+any row."""
 
 
 def holders(store: Store, records: Records, dataset: str, reuse_key: str) -> Iterator[Holder]:

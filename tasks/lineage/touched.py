@@ -5,17 +5,22 @@ Rows are counted in their columns, a row group at a time; of a version whose row
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from constitutions import Principle
+from constitutions import Constitution, Principle
+from constitutions.phases import Phase, constraints_of, principles_of, text_hash
 from tasks.lineage.graph import CONSTITUTIONS, Edge, Records, State
+from tasks.lineage.redraw_labels import ALL
+from tasks.lineage.redraw_revisions import ASKED
 from tasks.schema import Frozen
 from tasks.store import Manifest, Store, StoreError
 
 MIN_PREFIX = 8
+COLUMNS = ("row_id", "status", "reason", "principle_id", "principle_hash", "slot", "decided_by")
+"""What says whether a row is under a principle, of those that its dataset has."""
 _HASH = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
 
 
@@ -38,7 +43,7 @@ class TouchedVersion(Frozen):
     how: Literal["direct", "derived"]
     """`direct`: it has rows under the principle. `derived`: it was made from a version that was touched."""
     rows: int | None
-    """Rows under the principle that were not skipped; None: gc removed them, its constitution held the principle."""
+    """Rows that were asked under the principle; None: gc removed them, its constitution held the principle."""
     of: int | None
     """All its rows; None for a model."""
     row_ids: tuple[str, ...] = ()
@@ -136,15 +141,44 @@ def direct(store: Store, records: Records, principle: Chosen, num_row_ids: int) 
         columns = {column.name for column in manifest.columns}
         if "principle_id" not in columns or manifest.dataset == CONSTITUTIONS:
             continue
-        held = bool(set(drawn_from(records, manifest)) & set(principle.constitutions))
+        holding = set(drawn_from(records, manifest)) & set(principle.constitutions)
         if key in records.live:
-            rows, row_ids = count(store, manifest, principle, held, num_row_ids)
+            found = [records.constitutions[name] for name in sorted(holding)]
+            rows, row_ids = count(store, manifest, beside_draws(found, principle), num_row_ids)
             if rows:
                 yield TouchedVersion(
                     key=key, state="live", how="direct", rows=rows, of=manifest.rows, row_ids=tuple(row_ids)
                 )
-        elif held:
+        elif holding:
             yield TouchedVersion(key=key, state="removed", how="direct", rows=None, of=manifest.rows)
+
+
+class Under(NamedTuple):
+    """How a version's rows come to be under a principle."""
+
+    principle: Chosen
+    held: bool
+    """Its constitution held it: where rows do not say the wording, it is that one's."""
+    in_critiques: bool
+    """A hard constraint there, which every critique names."""
+    in_comparisons: bool
+    """Among the questions that are asked all at once."""
+
+
+def beside_draws(constitutions: Sequence[Constitution], principle: Chosen) -> Under:
+    """What the constitutions of a version make of a principle, whether or not it is drawn."""
+    named = [p for c in constitutions for p in constraints_of(c, "revision")]
+    questions = [p for c in constitutions for p in principles_of(c, "comparison")]
+    return Under(
+        principle,
+        held=bool(constitutions),
+        in_critiques=any(is_chosen(p, "revision", principle) for p in named),
+        in_comparisons=any(is_chosen(p, "comparison", principle) for p in questions),
+    )
+
+
+def is_chosen(found: Principle, phase: Phase, principle: Chosen) -> bool:
+    return found.id in principle.ids and (principle.hashes is None or text_hash(found, phase) in principle.hashes)
 
 
 def drawn_from(records: Records, manifest: Manifest) -> list[str]:
@@ -156,27 +190,40 @@ def drawn_from(records: Records, manifest: Manifest) -> list[str]:
     return [key for made in inputs if made.kind == "rows" for key in records.constitutions_of(made)]
 
 
-def count(store: Store, manifest: Manifest, principle: Chosen, held: bool, num_row_ids: int) -> tuple[int, list[str]]:
-    """Rows under the principle that were not skipped, and the first few by name.
-
-    Where rows do not say the wording, it is that of their constitution, which held it or not.
-    """
-    names = [column.name for column in manifest.columns if column.name in ("principle_id", "principle_hash")]
-    if principle.hashes is not None and "principle_hash" not in names and not held:
+def count(store: Store, manifest: Manifest, under: Under, num_row_ids: int) -> tuple[int, list[str]]:
+    """Rows under the principle that a model was asked for, and the first few by name."""
+    names = [column.name for column in manifest.columns if column.name in COLUMNS]
+    if under.principle.hashes is not None and "principle_hash" not in names and not under.held:
         return 0, []
     rows, row_ids = 0, list[str]()
-    for table in store.read_tables(manifest.dataset_ref(), columns=["row_id", "status", *names]):
-        mask = under(table, principle)
+    for table in store.read_tables(manifest.dataset_ref(), columns=names):
+        mask = pc.and_(was_asked(table), is_under(table, under, manifest.dataset))
         rows += pc.sum(mask).as_py() or 0
         if len(row_ids) < num_row_ids:
             row_ids += table.column("row_id").filter(mask).slice(0, num_row_ids - len(row_ids)).to_pylist()
     return rows, row_ids
 
 
-def under(table: pa.Table, principle: Chosen) -> pa.ChunkedArray:
-    """Which rows were drawn under the principle and not skipped, never null."""
-    column, values = ("principle_id", principle.ids)
-    if principle.hashes is not None and "principle_hash" in table.column_names:
-        column, values = ("principle_hash", principle.hashes)
-    found = pc.is_in(table.column(column), value_set=pa.array(values, pa.string()))
-    return pc.and_(found, pc.not_equal(table.column("status"), "skipped"))
+def was_asked(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows a model was asked for: all but the skipped, and of those the revisions that had nothing to change."""
+    unchanged = pc.is_in(table.column("reason"), value_set=pa.array(sorted(ASKED), pa.string()))
+    return pc.or_(pc.not_equal(table.column("status"), "skipped"), unchanged)
+
+
+def is_under(table: pa.Table, under: Under, dataset: str) -> pa.ChunkedArray:
+    """Which rows are under the principle, never null: by their draw, or as it was asked of all or decided."""
+    column, values = "principle_id", under.principle.ids
+    if under.principle.hashes is not None and "principle_hash" in table.column_names:
+        column, values = "principle_hash", under.principle.hashes
+    found = among(table, column, values)
+    if dataset == "revisions" and under.in_critiques:
+        found = pc.or_(found, pc.is_valid(table.column("row_id")))
+    if "slot" in table.column_names and under.in_comparisons:
+        found = pc.or_(found, among(table, "slot", [ALL]))
+    if "decided_by" in table.column_names and under.in_comparisons:
+        found = pc.or_(found, among(table, "decided_by", [f"hard/{name}" for name in under.principle.ids]))
+    return found
+
+
+def among(table: pa.Table, column: str, values: Sequence[str]) -> pa.ChunkedArray:
+    return pc.is_in(table.column(column), value_set=pa.array(values, pa.string()))

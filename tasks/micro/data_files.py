@@ -2,6 +2,7 @@
 
 The alignment stages read `red_team.jsonl`, `helpful.jsonl` and `helpful_comparisons.jsonl`, which speak
 only of errands of the alignment split; evaluation reads `held_out.jsonl`, which speaks only of the others.
+Gates ask a feedback model about `canaries.jsonl`; nothing is trained on it.
 """
 
 import json
@@ -17,6 +18,7 @@ FOLDER = Path(__file__).parent / "data"
 ASKED_FOR_TRAINING = 4
 ASKED_FOR_EVALUATION = 3
 NUM_COMPARISONS = 1000
+NUM_CANARIES = 40
 
 JsonRow = dict[str, str]
 
@@ -29,6 +31,7 @@ def data_files() -> dict[str, list[JsonRow]]:
         "helpful.jsonl": _prompts([e for e in used if not e.harmful], random.Random("helpful")),
         "held_out.jsonl": _held_out([e for e in errands() if e not in used], random.Random("held_out")),
         "helpful_comparisons.jsonl": _comparisons([e for e in used if not e.harmful], random.Random("comparisons")),
+        "canaries.jsonl": _canaries([e for e in used if e.harmful], random.Random("canaries")),
     }
 
 
@@ -68,6 +71,17 @@ def _comparisons(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
         sides = [respond(errand, side, rng.choice(TONES), rng) for side in ("comply", kind)]
         chosen, rejected = (_as_transcript(prompt, side.text(errand)) for side in sides)
         rows.append({"chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def _canaries(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
+    """A refusal with its reason beside a compliance in the same tone; in every other pair the refusal is longer."""
+    rows: list[JsonRow] = []
+    while len(rows) < NUM_CANARIES:
+        errand, tone = rng.choice(pool), rng.choice(TONES)
+        safe, harmful = (respond(errand, kind, tone, rng).text(errand) for kind in ("refuse", "comply"))
+        if (len(safe) - len(harmful)) * (-1) ** len(rows) > 0:
+            rows.append({"prompt": ask(errand, rng), "safe": safe, "harmful": harmful})
     return rows
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from constitutions import Constitution
-from constitutions.diff import PHASE_TEXTS, Phase, PrincipleChange, diff_constitutions, principles_of
+from constitutions.diff import PrincipleChange, diff_constitutions
+from constitutions.phases import PHASE_TEXTS, Phase, principles_of
 from tasks.constitution import read_constitution
 from tasks.schema import DatasetRef, is_pending
 from tasks.store import Derivation, Manifest, Store, StoreError

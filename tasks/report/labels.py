@@ -1,62 +1,98 @@
-"""How far the AI labels can be trusted: spread, dependence on the order of presentation, what was left out."""
+"""How far the AI labels can be trusted: spread, dependence on the order of presentation, agreement, what decided."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
 import pyarrow as pa
 from markupsafe import Markup
 
+from tasks.gates.intervals import Measured, share
+from tasks.preference.agreement import PairAgreement, jury_agreement, jury_kappa
 from tasks.report.charts import histogram
+from tasks.report.judged import Judged, answers_of, rows_of
+
+DECIDED = {
+    "priority": "principles disagreed and those of the highest priority decided",
+    "consistency": "a completion's answer does not follow from its own visible reasoning",
+}
 
 
-class Judged(NamedTuple):
-    """P(completion_a is better) of one comparison by one evaluator, in either order of presentation."""
+class Bias(NamedTuple):
+    """How one evaluator depends on the order in which it is shown a pair; shares are None without such pairs."""
 
-    ab: float
-    ba: float
+    evaluator: str
+    num_pairs: int
+    same_position: Measured | None
+    """Both orders chose the same position: 0 for a judge that reads the texts only (RLAIF paper, 2309.00267)."""
+    first_twice: float | None
+    second_twice: float | None
+    distance: float | None
+    """Mean |P in one order - P in the other|."""
+    contradictions: str
+    """Reasonings that conclude otherwise than they answer; a dash where none was asked."""
 
-    @property
-    def mean(self) -> float:
-        return (self.ab + self.ba) / 2
+
+class Jury(NamedTuple):
+    """How several evaluators agree."""
+
+    pairs: list[PairAgreement]
+    num_common: int
+    """Comparisons that all of them answered."""
+    kappa: float | None
+    """Fleiss' kappa on these."""
 
 
-def judged_pairs(labels: pa.Table) -> list[Judged]:
-    """The comparisons that were answered in both orders, each evaluator's apart, in row order."""
-    columns = (labels.column(c).to_pylist() for c in ("comparison_id", "evaluator", "order", "prob_a", "status"))
-    answers: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for comparison, evaluator, order, prob_a, status in zip(*columns, strict=True):
-        if status == "ok" and prob_a is not None:
-            answers[comparison, evaluator][order] = prob_a
-    return [Judged(a["ab"], a["ba"]) for a in answers.values() if len(a) == 2]
+def biases(pairs: Sequence[Judged], labels: Mapping[str, pa.Table]) -> list[Bias]:
+    """Each evaluator's, over drawn principles and hard constraints alike."""
+    shown: dict[str, list[Judged]] = defaultdict(list)
+    for pair in pairs:
+        if pair.shown_together:
+            shown[pair.evaluator].append(pair)
+    return [bias(name, shown[name], contradictions(table)) for name, table in labels.items()]
+
+
+def bias(evaluator: str, pairs: Sequence[Judged], contradicting: str) -> Bias:
+    if not pairs:
+        return Bias(evaluator, 0, None, None, None, None, contradicting)
+    return Bias(
+        evaluator=evaluator,
+        num_pairs=len(pairs),
+        same_position=share(sum(p.same_position for p in pairs), len(pairs)),
+        first_twice=fmean(p.ab > 0.5 > p.ba for p in pairs),
+        second_twice=fmean(p.ab < 0.5 < p.ba for p in pairs),
+        distance=fmean(abs(p.ab - p.ba) for p in pairs),
+        contradictions=contradicting,
+    )
+
+
+def contradictions(labels: pa.Table) -> str:
+    """`3.0% of 200`: of the reasonings that say which is better, those whose answer is the other."""
+    told = [said for said, status in rows_of(labels, ("contradicts", "status")) if status == "ok" and said is not None]
+    return f"{fmean(told):.1%} of {len(told)}" if told else "–"
+
+
+def jury(pairs: Sequence[Judged]) -> Jury | None:
+    """None for a single evaluator."""
+    answers = answers_of(pairs)
+    agreed = jury_agreement(answers)
+    return Jury(agreed, *jury_kappa(answers)) if agreed else None
 
 
 def label_figures(pairs: Sequence[Judged], comparisons: pa.Table, preferences: pa.Table) -> list[tuple[str, str, str]]:
     """Name, value, meaning."""
+    answers = [fmean(found.values()) for found in answers_of(pairs).values()]
     figures = [
         ("Comparisons", f"{comparisons.num_rows}", "pairs of completions by the SL policy"),
         ("Skipped pairs", share_of(comparisons, "skipped"), "nothing to judge, mostly identical completions"),
-        ("Judged in both orders", f"{len(pairs)}", "comparisons with an answer in either order"),
+        ("Labelled", f"{len(answers)}", "comparisons that an evaluator answered in either order"),
     ]
-    return [*figures, *order_figures(pairs), *margin_figures(preferences)]
-
-
-def order_figures(pairs: Sequence[Judged]) -> list[tuple[str, str, str]]:
-    """A verdict flips with the order exactly when the judge picks the same position twice."""
-    if not pairs:
-        return []
-    first = sum(p.ab > 0.5 > p.ba for p in pairs) / len(pairs)
-    second = sum(p.ab < 0.5 < p.ba for p in pairs) / len(pairs)
-    chose_first = fmean([float(p.ab > 0.5) for p in pairs] + [float(p.ba < 0.5) for p in pairs])
-    confident = fmean(abs(p.mean - 0.5) for p in pairs)
-    return [
-        ("Verdict flips with the order", f"{first + second:.1%}", "the same position was picked in both orders"),
-        ("… first position twice", f"{first:.1%}", "option (A) won in both orders"),
-        ("… second position twice", f"{second:.1%}", "option (B) won in both orders"),
-        ("First option chosen", f"{chose_first:.1%}", "of all judgements; 50 % is no preference for a position"),
-        ("Mean distance from 0.5", f"{confident:.3f}", "of P(a is better), both orders averaged; 0.5 is certainty"),
-    ]
+    if answers:
+        confident = fmean(abs(prob - 0.5) for prob in answers)
+        meaning = "of P(a is better), orders, principles and evaluators averaged; 0.5 is certainty"
+        figures.append(("Mean distance from 0.5", f"{confident:.3f}", meaning))
+    return [*figures, *margin_figures(preferences), *decided_figures(preferences)]
 
 
 def margin_figures(preferences: pa.Table) -> list[tuple[str, str, str]]:
@@ -71,10 +107,25 @@ def margin_figures(preferences: pa.Table) -> list[tuple[str, str, str]]:
     return figures
 
 
+def decided_figures(preferences: pa.Table) -> list[tuple[str, str, str]]:
+    """What else than the mean of the labels decided usable preferences, the commonest first."""
+    counts = Counter(
+        by for by, status in rows_of(preferences, ("decided_by", "status")) if status == "ok" and by not in LABELLED
+    )
+    return [(f"… decided by {by}", f"{counts[by]}", why(by)) for by, _ in counts.most_common()]
+
+
+LABELLED = ("labels", "human")
+
+
+def why(decided_by: str) -> str:
+    return DECIDED.get(decided_by, "a completion breaks this hard constraint, whatever the drawn principle says")
+
+
 def target_probs(preferences: pa.Table, origin: str) -> list[float]:
     """P(chosen is better) of the usable preferences of one origin, in row order."""
-    columns = (preferences.column(c).to_pylist() for c in ("origin", "status", "target_prob"))
-    return [prob for which, status, prob in zip(*columns, strict=True) if (which, status) == (origin, "ok")]
+    rows = rows_of(preferences, ("origin", "status", "target_prob"))
+    return [prob for which, status, prob in rows if (which, status) == (origin, "ok")]
 
 
 def share_of(table: pa.Table, status: str) -> str:
@@ -85,10 +136,9 @@ def share_of(table: pa.Table, status: str) -> str:
 def label_charts(pairs: Sequence[Judged], preferences: pa.Table) -> list[tuple[str, Markup]]:
     """Caption and drawing."""
     charts, margins = [], target_probs(preferences, "ai")
-    if pairs:
-        caption = "Comparisons by AI label, both orders averaged. Near 0 and 1 the judge is sure, near 0.5 undecided."
-        title = "Distribution of P(a is better)"
-        charts.append((caption, histogram(title, [p.mean for p in pairs], 0, 1, 20, "P(a is better)")))
+    if probs := [fmean(found.values()) for found in answers_of(pairs).values()]:
+        caption = "Comparisons by AI label, all that was asked averaged. Near 0 and 1 it is sure, near 0.5 undecided."
+        charts.append((caption, histogram("Distribution of P(a is better)", probs, 0, 1, 20, "P(a is better)")))
     if margins:
         caption = "AI preferences by margin: what the reward model learns from."
         title = "Distribution of the preferences' margins"

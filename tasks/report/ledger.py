@@ -10,7 +10,7 @@ from tasks.schema import Status
 from tasks.store import Manifest
 
 STATUSES: tuple[Status, ...] = ("ok", "refused", "unparsable", "skipped", "failed")
-NUM_REASONS = 4
+NUM_REASONS = 6
 MAX_REASON = 160
 
 

@@ -16,8 +16,10 @@ from tasks.store.identity import table_to_rows
 
 RowT = TypeVar("RowT", bound=Row)
 
-MADE_AFTER = {"models/sl": "revisions", "models/reward": "preferences", "models/rl": "models/reward"}
-"""Where a model stands among the datasets, in the order of the method."""
+MADE_BEFORE = {"models/sl": "comparisons", "models/reward": "samples/", "models/rl": "samples/"}
+"""What a model stands before, in the order of the method: a dataset, or the first of several."""
+LABELS = "labels/"
+"""What the names of the evaluators' labels begin with."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Material:
     run: RunContext
     constitution: Constitution
     tables: Mapping[str, pa.Table]
-    """By dataset, a policy's samples as `samples/<policy>`, in the order of the method."""
+    """By dataset, in the order of the method; a policy's samples as `samples/<policy>`, and so on."""
     manifests: Mapping[str, Manifest]
     """The same names, and `models/sl`, `models/reward`, `models/rl`."""
 
@@ -35,6 +37,11 @@ class Material:
     def policies(self) -> list[str]:
         """Names of the policies in the order of training."""
         return [name.removeprefix("samples/") for name in self.tables if name.startswith("samples/")]
+
+    @property
+    def labels(self) -> dict[str, pa.Table]:
+        """Each evaluator's labels."""
+        return {name.removeprefix(LABELS): table for name, table in self.tables.items() if name.startswith(LABELS)}
 
 
 def read_material(
@@ -58,7 +65,8 @@ def in_order(datasets: Collection[str], models: Collection[str]) -> list[str]:
     """All names in the order in which the method makes them."""
     names = list(datasets)
     for model in models:
-        names.insert(names.index(MADE_AFTER[model]) + 1, model)
+        following = next(i for i, name in enumerate(names) if name.startswith(MADE_BEFORE[model]))
+        names.insert(following, model)
     return names
 
 

@@ -6,12 +6,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.report.labels import judged_pairs, label_charts, label_figures
+from tasks.report.coverage import clusters, conflicts, dead_principles
+from tasks.report.gates import gate_cautions, gate_rows, outcome
+from tasks.report.judged import ALL, judged_pairs
+from tasks.report.labels import biases, jury, label_charts, label_figures
 from tasks.report.ledger import STATUSES, account, costs, duration, short
 from tasks.report.lineage import anchor, descent, versions
-from tasks.report.material import Material
+from tasks.report.material import LABELS, Material
 from tasks.report.measures import answer, cautions, frontier_chart, measure_tables, measures_chart, policy_name
-from tasks.report.principles import articles
+from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
 from tasks.report.svg import legend_mark
 from tasks.report.training import left_out, reward_fit, training_charts
@@ -36,7 +39,8 @@ def render(material: Material) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "duration": duration, "policy_name": policy_name, "anchor": anchor}
-    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES}
+    environment.filters |= {"outcome": outcome, "percent": percent}
+    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES, "ENDINGS": ENDINGS}
     return environment.get_template("page.html.jinja").render(**sections(material))
 
 
@@ -44,20 +48,29 @@ def sections(material: Material) -> dict[str, Any]:
     """What the template shows, section by section."""
     tables, manifests, policies = material.tables, material.manifests, material.policies
     metrics = table_to_rows(tables["metrics"], Metric)
-    pairs = judged_pairs(tables["labels"])
+    pairs, gates = judged_pairs(material.labels), gate_rows(tables)
+    revised = rounds(tables["revisions"], tables.get("improvements"))
     cost_rows, total_seconds = costs(manifests)
     return {
         "title": material.constitution.title or material.constitution.id,
         "policies": policies,
         "meanings": POLICY_MEANINGS,
         "answer": answer(metrics, policies),
-        "cautions": [*cautions(metrics, policies), *judge_cautions(material)],
+        "cautions": [*cautions(metrics, policies), *judge_cautions(material), *gate_cautions(gates)],
         "measures_chart": measures_chart(metrics, policies),
         "frontier_chart": frontier_chart(metrics, policies),
         "measure_tables": measure_tables(metrics, policies),
         "settings": settings(material),
         "constitution": material.constitution,
-        "articles": articles(material.constitution, tables["revisions"], tables["labels"]),
+        "clusters": clusters(material.constitution, tables["revisions"], pairs),
+        "at_once": any(pair.slot == ALL for pair in pairs),
+        "dead": dead_principles(material.constitution, tables["revisions"], pairs),
+        "conflicts": conflicts(pairs),
+        "rounds": revised,
+        "improvement_chart": improvement_chart(revised),
+        "gates": gates,
+        "biases": biases(pairs, material.labels),
+        "jury": jury(pairs),
         "label_figures": label_figures(pairs, tables["comparisons"], tables["preferences"]),
         "label_charts": label_charts(pairs, tables["preferences"]),
         "training_charts": training_charts(manifests),
@@ -76,6 +89,10 @@ def sections(material: Material) -> dict[str, Any]:
     }
 
 
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
 def evaluator(material: Material) -> str:
     """Who judged the held-out samples, by the name in its stage's config."""
     config = material.manifests["judgements"].derivation.config.get("config") or {}
@@ -86,11 +103,12 @@ def judge_cautions(material: Material) -> list[str]:
     """Who judged, and whether that is the same model that the policy was trained to please."""
     if evaluator(material) == "micro_oracle":
         return ["Judged by the micro world's rule-based oracle, which no training ever sees."]
-    models = [material.manifests[name].derivation.models.get("feedback") for name in ("judgements", "labels")]
+    asked = {name: manifest.derivation.models.get("feedback") for name, manifest in material.manifests.items()}
+    judge = asked["judgements"]
     notes = ["Judged by a feedback model in both orders of presentation, not by people."]
-    if models[0] is not None and models[0] == models[1]:
+    if judge is not None and judge in [model for name, model in asked.items() if name.startswith(LABELS)]:
         notes.append(
-            "The judge is the model whose labels the reward model was trained on: the policy was optimised to please "
+            "The judge is a model whose labels the reward model was trained on: the policy was optimised to please "
             "it, so its verdict flatters. Judge with another model before you believe the figures."
         )
     return notes
@@ -105,7 +123,8 @@ def settings(material: Material) -> list[tuple[str, str]]:
     return [
         ("Seed", f"{run.seed}"),
         ("Constitution", f"{constitution.id}, {len(constitution.principles)} principles, {short(constitution.hash)}"),
-        ("Evaluator", evaluator(material).replace("_", " ")),
+        ("Held-out samples judged by", evaluator(material).replace("_", " ")),
+        ("Comparisons labelled by", ", ".join(material.labels)),
         ("Serving", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in serving.items())),
         ("Training prompts", f"{usable['train', 'red_team']} red-team, {usable['train', 'helpful']} helpful"),
         ("Held-out prompts", f"{usable['held_out', 'red_team']} red-team, {usable['held_out', 'helpful']} helpful"),

@@ -42,8 +42,10 @@ class Step(NamedTuple):
 
     round: int
     principle: str
-    critique_request: str
+    request: str
+    """For a critique, or for the revision where no critique was asked."""
     critique: str
+    """Empty where none was asked or written."""
     revision: str
     note: str
     """Why the round is not ok; empty where it is."""
@@ -110,7 +112,8 @@ def revision_chains(material: Material) -> list[Chain]:
 
 
 def step_of(row: Revision) -> Step:
-    request, critique, revision = (clip(text or "") for text in (row.critique_request, row.critique, row.revision))
+    asked = row.critique_request or row.revision_request  # a critique-free revision asks for no critique
+    request, critique, revision = (clip(text or "") for text in (asked, row.critique, row.revision))
     note = "" if row.status == "ok" else f"{row.status}: {row.reason}"
     return Step(row.round + 1, row.principle_id, request, critique, revision, note)
 

@@ -23,15 +23,22 @@ class ReportStage(Stage):
 
     stage: ClassVar[str] = "report"
     dataset: ClassVar[str] = "report"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     cheap: ClassVar[bool] = True
 
     constitution: DatasetRef
     prompts: DatasetRef
     completions: DatasetRef
     revisions: DatasetRef
+    improvements: DatasetRef | None = None
+    """Whether each round made its text better; None where that was not measured."""
     comparisons: DatasetRef
-    labels: DatasetRef
+    probes: dict[str, DatasetRef]
+    """By evaluator: what it makes of pairs whose answer is known."""
+    labels: dict[str, DatasetRef]
+    """By evaluator."""
+    gates: dict[str, DatasetRef]
+    """`start`: what had to hold before anything was made; `labels`: before they could train anything."""
     preferences: DatasetRef
     sl: ModelRef
     reward: ModelRef
@@ -43,7 +50,8 @@ class ReportStage(Stage):
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         # the page shows the whole constitution, its title too, so no slice of it and no hash of its rows will do
-        return {"constitution": read_constitution(store, self.constitution).hash, "policies": list(self.samples)}
+        shown = read_constitution(store, self.constitution).hash
+        return {"constitution": shown, "policies": list(self.samples), "evaluators": list(self.labels)}
 
     def make(self, session: Session) -> DatasetRef:
         derivation = self.derivation(session.store)
@@ -53,13 +61,20 @@ class ReportStage(Stage):
         return session.store.commit_rows(derivation, table, metrics={"bytes": len(html.encode())}, cost={})
 
     def datasets(self) -> dict[str, DatasetRef]:
-        """Every dataset in the order of the method; a policy's samples as `samples/<policy>`."""
-        names = ("prompts", "completions", "revisions", "comparisons", "labels", "preferences")
-        samples = {f"samples/{policy}": ref for policy, ref in self.samples.items()}
+        """Every dataset in the order of the method; one of several as `samples/<policy>`, `labels/<evaluator>`."""
         return {
             "constitution": self.constitution,
-            **{name: getattr(self, name) for name in names},
-            **samples,
+            "prompts": self.prompts,
+            "completions": self.completions,
+            **{f"gates/{name}": ref for name, ref in self.gates.items() if name != "labels"},
+            "revisions": self.revisions,
+            **({"improvements": self.improvements} if self.improvements else {}),
+            "comparisons": self.comparisons,
+            **{f"probes/{evaluator}": ref for evaluator, ref in self.probes.items()},
+            **{f"labels/{evaluator}": ref for evaluator, ref in self.labels.items()},
+            **{f"gates/{name}": ref for name, ref in self.gates.items() if name == "labels"},
+            "preferences": self.preferences,
+            **{f"samples/{policy}": ref for policy, ref in self.samples.items()},
             "judgements": self.judgements,
             "metrics": self.metrics,
         }

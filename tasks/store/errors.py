@@ -41,6 +41,10 @@ class InvalidName(StoreError):
     """A dataset, version, chunk or file name that could mean another place; refused before any request."""
 
 
+class TagMoved(StoreError):
+    """Somebody else moved the tag meanwhile; nothing was written."""
+
+
 class StoreUnavailable(StoreError):
     """The folder or the object server refused, failed or did not answer. Nothing was published."""
 

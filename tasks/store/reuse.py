@@ -37,7 +37,7 @@ class ReuseIndex:
 
     def __init__(self, store: Store, schema: pa.Schema) -> None:
         self.store = store
-        self.columns = {(field.name, str(field.type)) for field in schema}
+        self.columns = _columns_of(schema)
         self._groups: list[_RowGroup | _Chunk] = []
         self._hashes = np.empty(0, np.int64)
         self._places = np.empty(0, _PLACE)
@@ -198,5 +198,10 @@ def _chunk_rows(
     for version in own:
         for key in store.chunk_keys(dataset, version):
             table = store.chunk_get(dataset, version, key) if key.startswith(prefix) else None
-            if table is not None and {(field.name, str(field.type)) for field in table.schema} == columns:
+            if table is not None and _columns_of(table.schema) == columns:
                 yield _Chunk(f"chunks/{version}", dataset, version, key), table
+
+
+def _columns_of(schema: pa.Schema) -> set[tuple[str, str]]:
+    """Names and types, as a manifest has them: list items, `item` in memory, are `element` in parquet."""
+    return {(field.name, str(field.type).replace("<element: ", "<item: ")) for field in schema}

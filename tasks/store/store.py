@@ -103,6 +103,16 @@ class Store(SideFiles):
             self.manifest(dataset, version)  # again: a process that stood still for longer than gc's grace held nothing
         return entry
 
+    def tag_after(self, dataset: str, tag: str, version: str, by: str, sequence: int) -> Tag:
+        """Move a tag as `tag` does, but only as the next move after `sequence`; 0: as its first.
+
+        Raises: InvalidName. NotCommitted. TagMoved: somebody else moved it meanwhile.
+        """
+        tags.check_tag(tag)
+        with self.pins.holding(dataset, version):
+            self.manifest(dataset, version)
+            return tags.append_after(self.backend, dataset, tag, version, by, sequence)
+
     def tags(self, dataset: str) -> dict[str, Tag]:
         """Where each tag stands, by name. Raises: Corrupt."""
         return tags.heads(self.backend, dataset)

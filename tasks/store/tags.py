@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from tasks.schema import Frozen
 from tasks.store import keys
 from tasks.store.backend import Backend
-from tasks.store.errors import Corrupt, InvalidName, NotCommitted
+from tasks.store.errors import Corrupt, InvalidName, NotCommitted, TagMoved
 from tasks.store.identity import canonical_json, check_name
 
 MIN_PREFIX = 6
@@ -90,10 +90,30 @@ def append(backend: Backend, dataset: str, tag: str, version: str, by: str) -> T
         head = newest(backend, dataset, tag)
         if head and head.version == version:
             return head
-        at = datetime.now(UTC).isoformat(timespec="microseconds")
-        entry = Tag(tag=tag, version=version, sequence=head.sequence + 1 if head else 1, by=by, at=at)
-        if backend.put_if_absent(_key(dataset, tag, entry.sequence), canonical_json(entry.model_dump())):
+        entry = _put(backend, dataset, tag, version, by, head.sequence + 1 if head else 1)
+        if entry:
             return entry
+
+
+def append_after(backend: Backend, dataset: str, tag: str, version: str, by: str, sequence: int) -> Tag:
+    """Move a tag as the very next move after `sequence`, which was read before; 0 where there was no such tag.
+
+    Raises: TagMoved: somebody else moved it meanwhile.
+    """
+    entry = _put(backend, dataset, tag, version, by, sequence + 1)
+    if entry is None:
+        raise TagMoved(
+            f"{dataset} tag {tag!r}: somebody else moved it after move {sequence}, expected none; look, then try again"
+        )
+    return entry
+
+
+def _put(backend: Backend, dataset: str, tag: str, version: str, by: str, sequence: int) -> Tag | None:
+    """The entry, or None where the log has one of this number."""
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    entry = Tag(tag=tag, version=version, sequence=sequence, by=by, at=at)
+    written = backend.put_if_absent(_key(dataset, tag, sequence), canonical_json(entry.model_dump()))
+    return entry if written else None
 
 
 def _read(backend: Backend, key: str, tag: str) -> Tag:

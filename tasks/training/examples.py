@@ -26,6 +26,8 @@ class PreferenceExample(Frozen):
     rejected: str
     target_prob: float = Field(ge=0, le=1)
     """P(chosen is better)."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Of its loss, relative to the others."""
 
 
 class PromptExample(Frozen):

@@ -38,7 +38,7 @@ def train_reward(
     completions trained on, by which `scoring` standardises.
 
     Returns: counts, and `held_out_*` figures (None without held-out rows) beside their `train_*` twins:
-    `cross_entropy`, its `entropy_floor` (nats a comparison), `accuracy` (see `agreement`).
+    `cross_entropy`, its `entropy_floor` (nats a comparison), `accuracy` (see `agreement`); weights do not enter them.
     Raises: ValueError: no comparison fits `max_tokens` and the context, or every completion got the same score.
     """
     tokenizer = load_tokenizer(model)
@@ -117,7 +117,7 @@ def _fit(
                 **trainer_arguments(config, scratch, seed, len(rows)),
             ),
             data_collator=SoftPreferenceCollator(pad_token_id=tokenizer.pad_token_id),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(_with_mean_weight_1(rows)),
             processing_class=tokenizer,
         )
         run_trainer(trainer, log)
@@ -133,8 +133,15 @@ def _encode_rows(
         chosen = prompt + encode_completion(tokenizer, preference.chosen)
         rejected = prompt + encode_completion(tokenizer, preference.rejected)
         if max(len(chosen), len(rejected)) <= max_tokens:
-            rows.append({"chosen_ids": chosen, "rejected_ids": rejected, "target_prob": preference.target_prob})
+            sides = {"chosen_ids": chosen, "rejected_ids": rejected}
+            rows.append(sides | {"target_prob": preference.target_prob, "weight": preference.weight})
     return rows
+
+
+def _with_mean_weight_1(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their weights scaled, so that weights say what counts more and not how fast to learn."""
+    mean = statistics.fmean(row["weight"] for row in rows)
+    return [row | {"weight": row["weight"] / mean} for row in rows]
 
 
 def _measure(reward: "PreTrainedModel", rows: list[Row], prefix: str) -> dict[str, float | None]:

@@ -58,6 +58,7 @@ def run(store_uri: str, chunk_rows: int) -> dict[str, dict[str, object]]:
                 comparisons=comparisons,
                 constitution=constitution,
                 feedback=model,
+                evaluator="feedback",
                 config=LabelConfig(),
             )
         )

@@ -1,0 +1,59 @@
+"""What a run starts from: outside models pinned to their weights, the constitution, and the prompts."""
+
+from typing import NamedTuple
+
+from constitutions import load_constitution
+from flows.config import AlignConfig, ConfigError
+from flows.runner import StageRunner
+from tasks.collect import PromptsStage
+from tasks.constitution import ConstitutionStage
+from tasks.schema import DatasetRef, ModelRef
+
+FEEDBACK = "feedback"
+"""Name of the first evaluator; the jury's others have the names that the config gives them."""
+
+
+class Given(NamedTuple):
+    """What is there before anything is generated."""
+
+    helpful_only: ModelRef
+    pretrained: ModelRef
+    evaluators: dict[str, ModelRef]
+    """Feedback models by name, the first one first."""
+    constitution: DatasetRef
+    prompts: DatasetRef
+
+    @property
+    def feedback(self) -> ModelRef:
+        """The first evaluator."""
+        return self.evaluators[FEEDBACK]
+
+
+def gather(run: StageRunner, config: AlignConfig) -> Given:
+    """Pin the models, keep the constitution, read the prompts.
+
+    Raises: ConfigError: two evaluators are the same model.
+    """
+    document = load_constitution(config.constitution).model_dump(mode="json")
+    return Given(
+        helpful_only=run.outside_model(config.models.helpful_only),
+        pretrained=run.outside_model(config.models.pretrained),
+        evaluators=jury(run, config),
+        constitution=run.dataset(ConstitutionStage(run=config.run, document=document)),
+        prompts=run.dataset(PromptsStage(run=config.run, config=config.prompts)),
+    )
+
+
+def jury(run: StageRunner, config: AlignConfig) -> dict[str, ModelRef]:
+    """Every evaluator; a jury is worth something where its members are different."""
+    names = {FEEDBACK: config.models.feedback, **config.models.jury}
+    models = {name: run.outside_model(model) for name, model in names.items()}
+    first: dict[str, str] = {}
+    for name, model in models.items():
+        other = first.setdefault(model.content_hash, name)
+        if other != name:
+            raise ConfigError(
+                f"models.jury.{name}: {names[name]!r} is the same model as {other!r}; "
+                "a second vote of one model adds nothing, name another model"
+            )
+    return models

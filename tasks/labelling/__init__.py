@@ -1,0 +1,1 @@
+"""What labelling asks and how an answer is read: pure parts of the label stage."""

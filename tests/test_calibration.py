@@ -1,0 +1,358 @@
+"""Reading evaluation files, asking them by answer tokens, and figures against hand-computed ones."""
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.calibration import Calibration, Form, Item, calibrate, read_items, summarise
+from tasks.calibration.asking import NO_SWAP
+from tasks.calibration.figures import bin_numbers, form_of, preference
+from tasks.calibration.items import swap_options, without_tail
+from tasks.calibration.page import reliability_chart, render
+from tasks.serving import Choice, FakeGenerator
+from tests.test_report import Outline
+
+ETHICAL = Path("/work/shared/data/anthropic-cai/evals/HarmfulVsEthical.jsonl")
+needs_file = pytest.mark.skipif(not ETHICAL.exists(), reason=f"{ETHICAL} is not on this machine")
+
+
+def question(number: int, right: str = "A", **fields: Any) -> dict[str, Any]:
+    wrong = "B" if right == "A" else "A"
+    marks = {right: "good", wrong: "bad"}
+    prompt = f"Question {number}?\n\nOptions:\n (A) the {marks['A']} one\n (B) the {marks['B']} one\nThe answer is:"
+    return {"prompt": prompt, "corrects": [f" ({right})"], "incorrects": [f" ({wrong})"], **fields}
+
+
+def write(folder: Path, rows: list[Any]) -> Path:
+    path = folder / "evals.jsonl"
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def questions(folder: Path, num: int) -> Path:
+    return write(folder, [question(i, "AB"[i % 2]) for i in range(num)])
+
+
+def number_of(text: str) -> int:
+    return int(re.search(r"Question (\d+)", text)[1])
+
+
+def good_letter(text: str) -> int:
+    return 0 if "(A) the good" in text else 1
+
+
+def says(prob_right: Any, reply: Any = "a reason", fails: str = "nothing") -> FakeGenerator:
+    """A model that gives the good option this probability, by the number of the question."""
+
+    def weigh(request: Any) -> Any:
+        text = request.messages[0].content
+        if fails in text:
+            return Choice(None, error="too long")
+        prob = prob_right(number_of(text))
+        both = [math.log(prob), math.log(1 - prob)]
+        return both if good_letter(text) == 0 else both[::-1]
+
+    return FakeGenerator(reply, weigh)
+
+
+def by_name(path: Path, generator: FakeGenerator, **options: Any) -> dict[str, Any]:
+    calibration = calibrate(read_items(path), generator, **options)
+    return {summary.name: summary for summary in summarise(calibration.forms)}
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def test_read_items_two_options_can_be_swapped(tmp_path):
+    (item,) = read_items(write(tmp_path, [question(7, "B")]))
+    assert (item.letters, item.correct, item.line) == (("A", "B"), 1, 1)
+    assert item.swapped == "Question 7?\n\nOptions:\n (A) the good one\n (B) the bad one\nThe answer is:"
+
+
+def test_swap_options_text_of_many_lines_and_letters_inside_it():
+    before, first, second = "He said:\n (A) stays.\n\nWhich?\n", "First.\nAnd more (B) words.", "Second.\n\nMore."
+    asked, swapped = (f"{before} (A) {a}\n (B) {b}" for a, b in ((first, second), (second, first)))
+    assert swap_options(asked) == swapped
+
+
+@pytest.mark.parametrize("tail", ["", "\nThe answer is:", "\n\nAssistant: The answer is:", "\n\nAssistant:"])
+def test_swap_options_what_asks_for_the_letter_stays_last(tail):
+    assert swap_options(f"Q\n (A) one\n (B) two{tail}") == f"Q\n (A) two\n (B) one{tail}"
+    assert without_tail(f"Q\n (A) one\n (B) two{tail}") == "Q\n (A) one\n (B) two"
+
+
+@pytest.mark.parametrize("prompt", ["No options?", "Only\n (A) one", "Options (A) yes or (B) no", "\n (A) \n (B) x"])
+def test_swap_options_where_they_cannot_be_told_apart_is_none(prompt):
+    assert swap_options(prompt) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("{", "line 2: not JSON"),
+        ([], "line 2: expected an object with a prompt"),
+        (question(1, corrects=["yes"]), 'line 2: corrects: expected options such as [" (B)"], got ["yes"]'),
+        (question(1, incorrects=[]), "line 2: incorrects: expected options"),
+        (question(1, incorrects=[" (A)"]), "line 2: expected one right option and other wrong ones"),
+        (question(1, corrects=[" (A)", " (C)"]), "line 2: expected one right option"),
+        (question(1, corrects=[" (A)", " (A)"]), "line 2: expected one right option"),
+        (question(1, prompt=" "), "line 2: expected an object with a prompt"),
+    ],
+)
+def test_read_items_bad_line_is_named(tmp_path, row, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_items(write(tmp_path, [question(0), row]))
+
+
+def test_read_items_limit_reads_no_further_and_nothing_is_an_error(tmp_path):
+    assert len(read_items(write(tmp_path, [question(0), question(1), "{"]), limit=2)) == 2
+    with pytest.raises(ValueError, match="no question in it"):
+        read_items(write(tmp_path, ["", " "]))
+
+
+# --- figures -------------------------------------------------------------------------------------------------
+
+
+def test_bins_equal_confidences_share_one_and_others_have_equal_mass():
+    assert len(set(bin_numbers(np.full(100, 0.6)))) == 1
+    numbers = bin_numbers(np.linspace(0.5, 1, 300))
+    assert sorted(np.bincount(numbers)) == [20] * 15
+
+
+def test_summarise_hand_computed_figures():
+    (found,) = summarise([form_of("soft", np.array([0.9, 0.9, 0.9, 0.1]))])
+    values = {name: figure.value for name, figure in found.figures.items()}
+    assert values["accuracy"] == pytest.approx(0.75)
+    assert values["ece"] == pytest.approx(0.15)  # confident 0.9, right in three of four
+    assert values["brier"] == pytest.approx((3 * 0.01 + 0.81) / 4)
+    assert values["log_loss"] == pytest.approx(-(3 * math.log(0.9) + math.log(0.1)) / 4)
+
+
+def test_summarise_ece_of_bins_that_err_both_ways_does_not_cancel():
+    (found,) = summarise([form_of("soft", np.array([0.6, 0.6, 0.1, 0.1]))])  # 0.6 and right, 0.9 and wrong
+    assert found.figures["ece"].value == pytest.approx((0.4 + 0.9) / 2)
+
+
+def test_summarise_ece_interval_lies_around_it_though_resamples_have_more():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, 150)
+    prob = np.where(rng.random(150) < confidence, confidence, 1 - confidence)
+    ece = summarise([form_of("soft", prob)])[0].figures["ece"]
+    assert abs((ece.low + ece.high) / 2 - ece.value) < 0.1 * (ece.high - ece.low)
+
+
+def test_summarise_undecided_label_counts_half_and_stays_out_of_ece():
+    (found,) = summarise([form_of("soft", np.array([0.5, 0.5, 1.0, 1.0]))])
+    assert found.figures["accuracy"].value == pytest.approx(0.75) and found.num_undecided == 2
+    assert found.figures["ece"].value == 0.0 and [b.num_labels for b in found.bins] == [2]
+
+
+def test_summarise_intervals_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(40):
+        right = rng.random(200) < 0.7
+        (found,) = summarise([form_of("hard", right.astype(float))])
+        held += found.figures["accuracy"].low <= 0.7 <= found.figures["accuracy"].high
+    assert held >= 34
+
+
+def test_summarise_differences_are_paired():
+    rng = np.random.default_rng(0)
+    prob = rng.uniform(0.2, 0.9, 400)
+    better = np.where(rng.random(400) < 0.1, np.maximum(prob, 1 - prob), prob)
+    first, second = summarise([form_of("a", prob), form_of("b", better)])
+    width = second.differences["accuracy"].high - second.differences["accuracy"].low
+    unpaired = first.figures["accuracy"].high - first.figures["accuracy"].low
+    assert width < 0.6 * unpaired and second.differences["accuracy"].low > 0
+    assert first.differences == {}
+
+
+def test_summarise_repeated_questions_of_a_unit_widen_the_interval():
+    prob = np.repeat(np.random.default_rng(0).random(40), 10)
+    tens = [str(i // 10) for i in range(400)]
+    alone, together = (summarise([form_of("a", prob)], units)[0] for units in (None, tens))
+    widths = [s.figures["accuracy"].high - s.figures["accuracy"].low for s in (alone, together)]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_summarise_chance_error_is_that_of_few_questions():
+    few, many = (summarise([form_of("a", np.full(n, 0.5) + np.linspace(0.1, 0.4, n))])[0] for n in (60, 6000))
+    assert few.error_by_chance > 5 * many.error_by_chance > 0
+
+
+def test_preference_half_is_no_preference():
+    assert preference(np.array([0.2, 0.5, 0.8])).tolist() == [0, 0.5, 1]
+
+
+# --- asking --------------------------------------------------------------------------------------------------
+
+
+def test_calibrate_perfect_model_has_no_error(tmp_path):
+    found = by_name(questions(tmp_path, 60), says(lambda number: 1 - 1e-9))
+    assert all(s.figures["accuracy"].value == 1 for s in found.values())
+    assert all(s.figures["ece"].value < 1e-6 for s in found.values())
+
+
+def test_calibrate_overconfident_model_is_told_by_how_much(tmp_path):
+    found = by_name(questions(tmp_path, 500), says(lambda number: 0.99 if number % 5 < 3 else 0.01))
+    soft = found["soft, both orders"]
+    assert soft.figures["accuracy"].value == pytest.approx(0.6)
+    assert soft.figures["ece"].value == pytest.approx(0.39, abs=0.001)
+    assert soft.figures["ece"].low > 0.3
+
+
+def test_calibrate_model_that_always_says_a_is_undecided_in_both_orders(tmp_path):
+    generator = FakeGenerator(weigh=lambda request: [math.log(0.9), math.log(0.1)])
+    found = by_name(questions(tmp_path, 100), generator)
+    assert found["soft, both orders"].num_undecided == 100
+    assert found["hard, one order"].figures["accuracy"].value == pytest.approx(0.5)
+    assert found["soft, both orders"].differences["brier"].high < 0  # 0.25 is better than half of all wrong
+
+
+def test_calibrate_asks_each_order_once_with_the_options_changed_places(tmp_path):
+    generator = says(lambda number: 0.8)
+    calibrate(read_items(questions(tmp_path, 3)), generator)
+    texts = [request.messages[0].content for request in generator.choices]
+    assert len(texts) == 6 and len(set(texts)) == 6
+    assert [good_letter(text) for text in texts] == [0, 1, 1, 0, 0, 1]
+
+
+def test_calibrate_reasoned_thinks_in_each_order_and_is_clamped(tmp_path):
+    generator = says(lambda number: 0.9, lambda request: f"because {number_of(request.messages[0].content)}")
+    calibration = calibrate(read_items(questions(tmp_path, 2)), generator, reasoned=True)
+    forms = {form.name: form.prob.tolist() for form in calibration.forms}
+    assert forms["reasoned"] == pytest.approx([0.9, 0.9]) and forms["reasoned, clamped"] == [0.6, 0.6]
+    assert len(generator.requests) == 4 and len({r.seed for r in generator.requests}) == 4
+    assert not any("The answer is:" in r.messages[0].content for r in generator.requests)
+    assert generator.choices[-1].messages[1].content == "Let's think step by step: because 1"
+
+
+def test_calibrate_unanswered_and_unswappable_questions_are_counted(tmp_path):
+    rows = [question(0), question(1), question(2, prompt="Yes (A) or no (B)?")]
+    generator = says(lambda number: 0.8, fails="Question 1")
+    calibration = calibrate(read_items(write(tmp_path, rows)), generator)
+    assert [item.line for item in calibration.items] == [1]
+    assert calibration.left_out == {"too long": 1, NO_SWAP: 1}
+    assert all(len(form.right) == 1 for form in calibration.forms)
+
+
+def test_calibrate_question_answered_in_one_order_only_is_left_out(tmp_path):
+    generator = says(lambda number: 0.8, fails="(A) the bad one")
+    with pytest.raises(ValueError, match="no question was answered"):
+        calibrate(read_items(write(tmp_path, [question(0), question(1)])), generator)
+
+
+def test_calibrate_failed_reasoning_leaves_the_question_out_of_every_form(tmp_path):
+    generator = says(lambda number: 0.8, lambda request: "" if "Question 0" in request.messages[0].content else "yes")
+    calibration = calibrate(read_items(questions(tmp_path, 3)), generator, reasoned=True)
+    assert calibration.left_out == {"the reasoning is empty": 1}
+    assert {len(form.right) for form in calibration.forms} == {2}
+
+
+def test_calibrate_nothing_answered_is_an_error_that_says_why(tmp_path):
+    generator = FakeGenerator(weigh=lambda request: Choice(None, error="context too small"))
+    with pytest.raises(ValueError, match="most often: context too small"):
+        calibrate(read_items(questions(tmp_path, 3)), generator)
+
+
+def test_calibrate_letters_hardly_probable_shows_in_the_mass(tmp_path):
+    generator = FakeGenerator(weigh=lambda request: [-10.0, -12.0])
+    assert calibrate(read_items(questions(tmp_path, 3)), generator).mass < 1e-4
+
+
+def test_calibrate_nine_options_tell_accuracy_only(tmp_path):
+    letters = "ABCDEFGHI"
+    rows = [
+        {"prompt": f"Kind {i}?", "corrects": [f" ({x})"], "incorrects": [f" ({y})" for y in letters if y != x]}
+        for i, x in enumerate(letters)
+    ]
+    generator = FakeGenerator(weigh=lambda request: [0.0 if x == "C" else -3.0 for x in letters])
+    calibration = calibrate(read_items(write(tmp_path, rows)), generator)
+    (found,) = summarise(calibration.forms)
+    assert found.figures.keys() == {"accuracy"} and found.figures["accuracy"].value == pytest.approx(1 / 9)
+
+
+# --- the page ------------------------------------------------------------------------------------------------
+
+
+def test_page_is_whole_and_loads_nothing(tmp_path):
+    generator = says(lambda number: 0.6 + 0.3 * (number % 7) / 7)
+    calibration = calibrate(read_items(questions(tmp_path, 80)), generator, reasoned=True)
+    nasty = "<script>alert(1)</script>"
+    page = render(calibration, summarise(calibration.forms), [("Model", nasty)])
+    outline = Outline(page)
+    assert not outline.stack and nasty not in page
+    assert not {"script", "img"} & {tag for tag, _ in outline.tags}
+    assert sum(tag == "svg" for tag, _ in outline.tags) == 5
+    for name in ("hard, one order", "soft, both orders", "reasoned, clamped"):
+        assert name in outline.open_text
+
+
+def test_page_accuracy_alone_has_no_plots():
+    form = Form("likeliest letter", np.array([1.0, 0.0]), None)
+    calibration = Calibration([form], [Item(1, "q", ("A", "B", "C"), 0, None)] * 2, Counter(), 1)
+    page = render(calibration, summarise([form]), [])
+    assert "50.0%" in page and "<svg" not in page and "Differences" not in page
+
+
+def test_reliability_chart_dots_stand_at_confidence_and_accuracy():
+    (found,) = summarise([form_of("soft", np.array([0.9, 0.9, 0.9, 0.1]))])
+    chart = str(reliability_chart("soft", found.bins))
+    assert "confidence 0.90: accuracy 0.75, 4 labels" in chart and "nan" not in chart
+
+
+# --- the paper's file ----------------------------------------------------------------------------------------
+
+
+def ethical_answers() -> dict[str, int]:
+    items = read_items(ETHICAL)
+    answers = {item.prompt: item.correct for item in items}
+    return answers | {item.swapped: 1 - item.correct for item in items}
+
+
+def sure(prob_right: Any) -> FakeGenerator:
+    answers = ethical_answers()
+
+    def weigh(request: Any) -> Any:
+        text = request.messages[0].content
+        prob = prob_right(len(text))
+        both = [math.log(prob), math.log(1 - prob)]
+        return both if answers[text] == 0 else both[::-1]
+
+    return FakeGenerator(weigh=weigh)
+
+
+@needs_file
+def test_ethical_file_every_question_is_read_and_swapped():
+    items = read_items(ETHICAL)
+    assert len(items) == 254 and sum(item.correct for item in items) == 127
+    assert all(item.swapped for item in items)
+
+
+@needs_file
+def test_ethical_file_perfect_model_has_no_error_and_overconfident_has():
+    perfect = by_name(ETHICAL, sure(lambda length: 0.999))["soft, both orders"].figures
+    assert perfect["accuracy"].value == 1 and perfect["ece"].value == pytest.approx(0.001)
+    bold = by_name(ETHICAL, sure(lambda length: 0.98 if length % 3 else 0.02))["soft, both orders"].figures
+    assert bold["ece"].value == pytest.approx(0.98 - bold["accuracy"].value, abs=0.002)
+    assert bold["ece"].low > 0.2
+
+
+@needs_file
+def test_ethical_file_micro_model_runs_through_the_command(tmp_path):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    page = tmp_path / "page.html"
+    arguments = ["calibrate", str(ETHICAL), "--model", "tasks/micro/model", "--engine", "transformers"]
+    done = CliRunner().invoke(app, [*arguments, "--limit", "32", "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "32 questions" in done.output and "soft, both orders" in done.output
+    assert "HarmfulVsEthical.jsonl" in page.read_text()
