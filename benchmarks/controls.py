@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from flows.cli import run_align
 from flows.config import AlignConfig, load_config
+from flows.given import FEEDBACK
 from flows.server import apply_settings, prefect_server
 from tasks.evaluate import EvaluateStage
 from tasks.judge import JudgeStage
@@ -57,7 +58,9 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = [f"run.seed={arguments.seed}", f"run.store={arguments.store}"]
     config = load_config(["micro"], None, settings)
-    tone = load_config(["micro"], None, [*settings, "constitution=constitutions/micro-tone.yaml"])
+    # its gates must not hold: a judge that knows tone only is right to prefer a courteous canary
+    about_tone = ["constitution=constitutions/micro-tone.yaml", "gates.on_failure=warn"]
+    tone = load_config(["micro"], None, [*settings, *about_tone])
     apply_settings()
     with prefect_server():
         show("micro constitution", measured(run_align(config)))
@@ -87,7 +90,8 @@ def swapped_run(config: AlignConfig) -> list[Metric]:
                 run=run,
                 prompts=refs["prompts"],
                 comparisons=refs["compare"],
-                labels=labels,
+                labels={FEEDBACK: labels},
+                constitution=refs["constitution"],
                 config=config.preferences,
             )
         )

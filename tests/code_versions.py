@@ -22,12 +22,15 @@ STAGES = {
     "revise": "tasks.revise", "sft": "tasks.sft", "compare": "tasks.compare", "label": "tasks.label",
     "preferences": "tasks.preferences", "reward": "tasks.reward", "ppo": "tasks.ppo", "sample": "tasks.sample",
     "judge": "tasks.judge", "evaluate": "tasks.evaluate", "report": "tasks.report.stage",
+    "start_gates": "tasks.start_gates", "improve": "tasks.improve", "probe": "tasks.probes",
+    "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
 }  # fmt: skip
+GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "sample", "judge")
 BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],
     "ppo": ["tasks.training.ppo.trainer"],
-    **{name: ["tasks.serving.rendering"] for name in ("respond", "revise", "compare", "label", "sample", "judge")},
+    **{name: ["tasks.serving.rendering"] for name in GENERATING},
 }
 """What a stage does not import: its trainer runs in a child process, its prompts are rendered by the engine."""
 

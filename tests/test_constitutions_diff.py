@@ -33,11 +33,9 @@ def amended(name: str, **changes) -> Constitution:
 def drawn_share(old: Constitution, new: Constitution, phase) -> float:
     """The share of draws with another text, by drawing."""
     before, after = principles_of(old, phase), principles_of(new, phase)
-    touched = 0
-    for i in range(NUM_KEYS):
-        a, b = (draw(principles, 7, phase, i) for principles in (before, after))
-        touched += asked_hashes(old, a, phase) != asked_hashes(new, b, phase)
-    return touched / NUM_KEYS
+    was, now = ({p.id: asked_hashes(c, p, phase) for p in principles_of(c, phase)} for c in (old, new))
+    drawn = ([draw(principles, 7, phase, i).id for i in range(NUM_KEYS)] for principles in (before, after))
+    return sum(was[a] != now[b] for a, b in zip(*drawn, strict=True)) / NUM_KEYS
 
 
 def without(*names: str) -> list[Principle]:

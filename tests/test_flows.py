@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("prefect_home")
 def test_align_small_run_makes_every_stage_and_a_report(first_run):
     _, result = first_run
     assert [s.stage for s in result.stages] == [
-        "constitution", "prompts", "respond", "revise", "sft", "compare", "label", "preferences", "reward", "ppo",
-        "sample", "sample", "sample", "judge", "evaluate", "report",
+        "constitution", "prompts", "respond", "start_gates", "revise", "sft", "compare", "probe", "label",
+        "label_gates", "preferences", "reward", "ppo", "sample", "sample", "sample", "judge", "evaluate", "report",
     ]  # fmt: skip
     assert not any(s.reused for s in result.stages if s.stage != "sample")
     assert "<html" in Path(result.report_path).read_text()

@@ -216,7 +216,7 @@ def test_conflicts_only_clear_and_opposite_answers_of_one_evaluator() -> None:
         told(0.9, 0.9, "c1", "p1"),
         told(0.1, 0.1, "c1", "p2", slot="1"),
         told(0.9, 0.9, "c2", "p2"),
-        told(0.52, 0.52, "c2", "p1", slot="1"),
+        told(0.48, 0.48, "c2", "p1", slot="1"),
         told(0.1, 0.1, "c3", "p3"),
         told(0.9, 0.9, "c3", "p1", slot="1", evaluator="other"),
         told(0.1, 0.1, "c1", "p4", slot="hard/p4"),
