@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 
 class CountingGenerator:
-    """Writes `text 0`, `text 1`, ... and a tail; counts its calls, and may die at one of them."""
+    """Writes `text 0`, `text 1`, ... and a tail, the number for its `{0}`; counts its calls, and may die at one."""
 
     def __init__(self, tail: str = "") -> None:
         self.tail = tail
@@ -46,7 +46,8 @@ class CountingGenerator:
         self.dies_at: int | None = None
 
     def generate(self, requests: list[Any], sampling: Any) -> list[Generation]:
-        return [Generation(f"text {next(self.numbers)}{self.tail}", "stop", 8, 8) for _ in self._counted(requests)]
+        numbers = [next(self.numbers) for _ in self._counted(requests)]
+        return [Generation(f"text {number}{self.tail.format(number)}", "stop", 8, 8) for number in numbers]
 
     def choose(self, requests: list[Any], answers: Any) -> list[Choice]:
         return [Choice((-0.5, -1.0)) for _ in self._counted(requests)]

@@ -19,8 +19,8 @@ from tasks.stage import RunContext
 
 FIRST = constitution([principle(number) for number in range(16)])
 AMENDED = amendments()["reword one"][0]
-TEXT = " lorem ipsum dolor sit amet" * 18
-"""A critique and a revision with it make a row of about 1 kB."""
+TEXT = " lorem{0} ipsum{0} dolor{0} sit{0} amet{0}" * 10
+"""A critique and a revision with it make a row of about 1 kB; no two are alike, or one would repeat the other."""
 
 
 class Padded(World):

@@ -22,6 +22,8 @@ def share_touched(old: Constitution, new: Constitution, phase: Phase) -> float:
     if not before or not after:
         return 1.0
     was, now = ({p.id: asked_hashes(c, p, phase) for p in principles_of(c, phase)} for c in (old, new))
+    if was == now and [p.weight for p in before] == [p.weight for p in after]:
+        return 0.0
     pairs = [(a, b) for a in was for b in now if was[a] == now[b]]
     return max(0.0, 1 - sum(drawn_by_both(a, b, before, after) for a, b in pairs))
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from itertools import islice
 from typing import Any
 
-from tasks.generation import Core, GeneratingStage, Recipe
+from tasks.generation import PLANNED, Core, GeneratingStage, Recipe
 from tasks.reuse import Kept
 from tasks.schema import DatasetRef, Frozen, Row
 from tasks.serving import (
@@ -90,7 +90,7 @@ class Unwritten:
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> list[Generation]:
         first, self.num_texts = self.num_texts, self.num_texts + len(requests)
-        return [Generation(f"not yet written {first + i}", "stop") for i in range(len(requests))]
+        return [Generation(f"not yet written {first + i}", PLANNED) for i in range(len(requests))]
 
     def choose(self, requests: Sequence[ChoiceRequest], answers: tuple[str, ...]) -> list[Choice]:
         return [Choice(tuple(0.0 for _ in answers)) for _ in requests]

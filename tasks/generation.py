@@ -14,6 +14,9 @@ from tasks.store.identity import digest
 Core = Callable[[Sequence[Any], TextGenerator, Reuse], Sequence[Row]]
 """Rows of items, in order. It asks `Reuse` once for each row that a model has to write, and makes what is missing."""
 
+PLANNED = "planned"
+"""`finish_reason` of what stands for a text in a plan: nobody has written it."""
+
 
 class Recipe(Frozen):
     """What determines a generated text besides the texts it starts from; the rest of a `reuse_key`."""

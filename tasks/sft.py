@@ -33,7 +33,7 @@ class SFTStage(Stage):
 
     stage: ClassVar[str] = "sft"
     dataset: ClassVar[str] = "models/sl"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     prompts: DatasetRef
     completions: DatasetRef
@@ -69,7 +69,7 @@ def sft_examples(
 ) -> list[SFTExample]:
     """Prompt and completion pairs: revisions of red-team prompts, then completions of helpful ones, in row order."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts if prompt.split == "train"}
-    chosen = choose_revisions([row for row in revisions if row.status == "ok"], config)
+    chosen = choose_revisions([row for row in revisions if stands(row)], config)
     pairs = [(row.prompt_id, row.revision) for row in chosen]
     pairs += [
         (row.prompt_id, row.completion)
@@ -77,6 +77,11 @@ def sft_examples(
         if row.status == "ok" and by_id[row.prompt_id].kind == "helpful"
     ]
     return [SFTExample(prompt=by_id[pid].messages, completion=text) for pid, text in pairs if text is not None]
+
+
+def stands(revision: Revision) -> bool:
+    """Whether the round came to a text: a no-op counts, as in the paper, for it says that the text may stay."""
+    return revision.status == "ok" or (revision.status == "skipped" and revision.revision is not None)
 
 
 def choose_revisions(revisions: list[Revision], config: SFTStageConfig) -> list[Revision]:

@@ -9,7 +9,7 @@ from constitutions.diff import diff_constitutions
 from constitutions.phases import PHASES, asked_hashes, principles_of, slice_of
 from constitutions.shares import share_touched
 
-NUM_KEYS = 20_000
+NUM_KEYS = 8_000
 
 
 def make(name: str, **changes) -> Principle:

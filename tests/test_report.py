@@ -592,3 +592,11 @@ def test_report_reworded_title_is_another_version(reported: tuple[Store, ReportS
     other = ConstitutionStage(run=RUN, document=reworded).make(Session(store))
     changed = stage.model_copy(update={"constitution": other})
     assert changed.derivation(store).version != stage.derivation(store).version
+
+
+def test_report_evaluators_in_another_order_are_another_page_and_version(
+    reported: tuple[Store, ReportStage, str],
+) -> None:
+    store, stage, _ = reported
+    turned = stage.model_copy(update={"labels": dict(reversed(stage.labels.items()))})
+    assert turned.derivation(store).version != stage.derivation(store).version

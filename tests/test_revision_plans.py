@@ -87,7 +87,7 @@ def test_lifted_hard_constraint_makes_every_chain_that_was_asked_it_beside_anoth
     assert 0 < expected < out.rows and (out.forecast, out.made) == (expected, expected)
 
 
-@pytest.mark.parametrize("form", ["plain", "none"])
+@pytest.mark.parametrize("form", FORMS)
 def test_forecast_of_a_reworded_principle_is_never_less_than_what_is_made(world, form):
     world.generator.generate = checked(world, passes_every=3)
     world.make(stage_on(world, constitution_with(0), critique=form))

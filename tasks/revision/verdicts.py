@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.generation import verdict
+from tasks.generation import PLANNED, verdict
 from tasks.revision.checks import read_checks
 from tasks.revision.points_of_view import confused_critique, confused_revision, without_label
 from tasks.revision.wording import CritiqueForm
@@ -24,7 +24,7 @@ def read_critique(critique: Generation, text: str, form: CritiqueForm) -> tuple[
     confused = confused_critique(said, text)
     if confused:
         return confusion(confused), {}
-    if form == "plain":
+    if form == "plain" or critique.finish_reason == PLANNED:  # a plan takes it that there is something to revise
         return None, {}
     checks = read_checks(said)
     if checks.problem:
