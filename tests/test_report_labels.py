@@ -77,6 +77,14 @@ def test_biases_same_position_twice_counts_each_way() -> None:
     assert bias.distance == pytest.approx((0.7 + 0.6 + 0.1 + 0.1) / 5)
 
 
+def test_biases_principles_of_a_comparison_are_averaged_and_constraints_left_out() -> None:
+    rows = both_orders("c1", 0.9, 0.2) + both_orders("c1", 0.9, 0.9, "p2", slot="1")
+    rows += both_orders("c1", 0.9, 0.0, "p3", slot="hard/p3")
+    (bias,) = biases(pairs_in(rows), {"feedback": table_of(rows)})
+    assert bias.num_pairs == 1 and bias.first_twice == 0  # 0.9 and 0.55
+    assert bias.distance == pytest.approx(0.35)
+
+
 def test_biases_judge_that_always_says_a_is_all_position() -> None:
     rows = [row for i in range(5) for row in both_orders(f"c{i}", 0.9, 0.1)]
     (bias,) = biases(pairs_in(rows), {"feedback": table_of(rows)})

@@ -84,7 +84,10 @@ def principle_changes(store: Store, old: Derivation, new: Derivation) -> list[st
     phase: Phase = "revision" if new.stage == "revise" else "comparison"
     serving = {p.id for constitution in (before, after) for p in principles_of(constitution, phase)}
     diff = diff_constitutions(before, after)
-    lines = [f"principle {p.id} added" for p in diff.added if p.id in serving]
+    if new.stage == "preferences":  # which reads who prevails, and no text
+        return [line for change in diff.changed for line in setting_changes(change, ("priority", "hard_constraint"))]
+    lines = [f"{phase} demonstrations changed" for field in diff.header if field.name == f"{phase} demonstrations"]
+    lines += [f"principle {p.id} added" for p in diff.added if p.id in serving]
     lines += [f"principle {p.id} removed" for p in diff.removed if p.id in serving]
     return lines + [line for c in diff.changed if c.id in serving for line in principle_change(c, phase)]
 
@@ -92,8 +95,12 @@ def principle_changes(store: Store, old: Derivation, new: Derivation) -> list[st
 def principle_change(change: PrincipleChange, phase: Phase) -> list[str]:
     lines = [f"principle {change.old_id} renamed {change.id}"] if change.renamed else []
     lines += [f"principle {change.id} reworded"] if change.changed(*PHASE_TEXTS[phase]) else []
-    counted = [field for field in change.fields if field.name in ("weight", "enabled")]
-    return lines + [f"principle {change.id}: {field.name} {field.old} -> {field.new}" for field in counted]
+    return lines + setting_changes(change, ("weight", "enabled", "hard_constraint"))
+
+
+def setting_changes(change: PrincipleChange, names: tuple[str, ...]) -> list[str]:
+    counted = [field for field in change.fields if field.name in names]
+    return [f"principle {change.id}: {field.name} {field.old} -> {field.new}" for field in counted]
 
 
 def cited_constitution(store: Store, derivation: Derivation) -> Constitution | None:

@@ -74,6 +74,21 @@ def rows_of(table: pa.Table, columns: Sequence[str]) -> Iterable[tuple[Any, ...]
     return zip(*(table.column(name).to_pylist() for name in columns), strict=True)
 
 
+def over_principles(pairs: Iterable[Judged]) -> list[Judged]:
+    """One for each comparison and evaluator: the mean over its drawn principles in each order, as the gates take it.
+
+    The slot and the principle are those of the first; what was shown alone, and hard constraints, stay out.
+    """
+    drawn: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    for pair in pairs:
+        if pair.shown_together and not pair.constraint:
+            drawn[pair.comparison, pair.evaluator].append(pair)
+    return [
+        found[0]._replace(ab=fmean(pair.ab for pair in found), ba=fmean(pair.ba for pair in found))
+        for found in drawn.values()
+    ]
+
+
 def answers_of(pairs: Iterable[Judged]) -> dict[str, dict[str, float]]:
     """P(a is better) by comparison and evaluator: the mean over drawn principles."""
     drawn: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tasks.gates.intervals import Measured, share
 from tasks.preference.agreement import PairAgreement, jury_agreement, jury_kappa
 from tasks.report.charts import histogram
-from tasks.report.judged import Judged, answers_of, rows_of
+from tasks.report.judged import Judged, answers_of, over_principles, rows_of
 
 DECIDED = {
     "priority": "principles disagreed and those of the highest priority decided",
@@ -45,11 +45,10 @@ class Jury(NamedTuple):
 
 
 def biases(pairs: Sequence[Judged], labels: Mapping[str, pa.Table]) -> list[Bias]:
-    """Each evaluator's, over drawn principles and hard constraints alike."""
+    """Each evaluator's, comparison by comparison."""
     shown: dict[str, list[Judged]] = defaultdict(list)
-    for pair in pairs:
-        if pair.shown_together:
-            shown[pair.evaluator].append(pair)
+    for pair in over_principles(pairs):
+        shown[pair.evaluator].append(pair)
     return [bias(name, shown[name], contradictions(table)) for name, table in labels.items()]
 
 
