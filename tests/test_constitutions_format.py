@@ -268,7 +268,7 @@ def test_extends_finds_shipped_ones_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (  # noqa: E501 - the message ends where it does
+        (
             {"domain": "id: d\nextends: nowhere.yaml\n"},
             "domain.yaml:2: extends: no file nowhere.yaml; known are anti-evasion.yaml, base",
         ),
