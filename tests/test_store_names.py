@@ -101,6 +101,7 @@ GOOD: dict[str, Any] = {
     "folder": Path("unused"),
     "metrics": {},
     "rows": ROWS,
+    "sequence": 0,
     "table": ROWS,
 }
 """A good value for each parameter of a method of Store, by its name."""
