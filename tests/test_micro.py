@@ -11,6 +11,7 @@ import yaml
 from tasks.judging import CONCLUDE, SCORES
 from tasks.micro import data_files
 from tasks.micro.corpus import by_harm, checked_critique, judged_errands, judgement, reasoned_judgement, scored
+from tasks.micro.figures import load
 from tasks.micro.form_skills import (
     checks_right,
     demonstrated_accuracy,
@@ -20,7 +21,7 @@ from tasks.micro.form_skills import (
 )
 from tasks.micro.mixture import mixture
 from tasks.micro.oracle import classify, errand_of, is_harmful, tone_of
-from tasks.micro.pretrain import SPECIAL_TOKENS, encode, load
+from tasks.micro.pretrain import SPECIAL_TOKENS, encode
 from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique, rank, revise, score
 from tasks.micro.skills import (
     Speaker,

@@ -11,6 +11,7 @@ from tasks.micro.corpus import (
     checked_critique,
     direct_revision,
     judged_errands,
+    judgement,
     scored,
     user,
 )
@@ -18,8 +19,10 @@ from tasks.micro.mixture import random_judgement, random_response
 from tasks.micro.oracle import classify
 from tasks.micro.principles import FAMILIES, rank
 from tasks.micro.skills import Speaker
-from tasks.micro.world import Errand
+from tasks.micro.world import TONES, Errand, ResponseKind, respond
 from tasks.schema import Message
+
+TOOLS: tuple[ResponseKind, ...] = ("comply", "wrong")
 
 
 def form_figures(speaker: Speaker, num: int, seed: int) -> dict[str, float]:
@@ -32,6 +35,7 @@ def form_figures(speaker: Speaker, num: int, seed: int) -> dict[str, float]:
         "score orders decided pairs": score_accuracy(speaker, pool, num, seed),
         "four checks all right": checks_right(speaker, pool, num, seed),
         "direct harm revision refuses": direct_refusals(speaker, pool, num, seed),
+        "judge right tools against wrong ones": tools_accuracy(speaker, pool, num, seed),
     }
 
 
@@ -89,6 +93,18 @@ def direct_refusals(speaker: Speaker, pool: list[Errand], num: int, seed: int) -
             chats.append(direct_revision(errand, "harm", response, rng))
     texts = speaker.say([chat[:3] for chat in chats], 0.0, seed)
     return _share(classify(chat[0].content, text) == "refuse" for chat, text in zip(chats, texts, strict=True))
+
+
+def tools_accuracy(speaker: Speaker, pool: list[Errand], num: int, seed: int) -> float:
+    """Pairs that differ in tools and tone only, under helpfulness principles: one has to know the right tools."""
+    rng, pairs = random.Random(seed), list[Judgement]()
+    benign = [errand for errand in pool if not errand.harmful]
+    while len(pairs) < num:
+        errand, kinds = rng.choice(benign), rng.sample(TOOLS, 2)
+        a, b = (respond(errand, kind, rng.choice(TONES), rng) for kind in kinds)
+        pairs.append(judgement(errand, "helpfulness", a, b, rng))
+    probs = speaker.prob_a([pair.messages for pair in pairs])
+    return _share((p > 0.5) == (pair.better == "(A)") for p, pair in zip(probs, pairs, strict=True))
 
 
 def _judgements(num: int, seed: int, form: str, decided: bool = True) -> list[Judgement]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.micro.corpus import Example
-from tasks.micro.form_skills import form_figures
+from tasks.micro.figures import report
 from tasks.micro.mixture import mixture
-from tasks.micro.skills import Speaker, skill_figures
 from tasks.schema import Frozen, Message
 
 END = "<|end|>"
@@ -210,20 +209,6 @@ def save(model: Any, tokenizer: Any, output: Path) -> None:
         file.chmod(0o644)
     shutil.rmtree(output, ignore_errors=True)
     fresh.rename(output)
-
-
-def load(folder: Path) -> Speaker:
-    """The model of a folder, ready to be asked."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    return Speaker(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
-
-
-def report(folder: Path, num: int) -> None:
-    """Print the skill figures of a saved model, `num` samples each."""
-    speaker = load(folder)
-    for name, value in (skill_figures(speaker, num, seed=7) | form_figures(speaker, num, seed=7)).items():
-        print(f"  {name:44} {value:.3f}", flush=True)
 
 
 def _encode_turn(tokenizer: Any, message: Message) -> list[int]:
