@@ -36,7 +36,12 @@ def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl:
     probes, labels = dict[str, DatasetRef](), dict[str, DatasetRef]()
     for name, model in given.evaluators.items():
         probe = ProbeStage(
-            run=config.run, constitution=constitution, feedback=model, evaluator=name, config=config.gates
+            run=config.run,
+            constitution=constitution,
+            feedback=model,
+            evaluator=name,
+            demonstrations=config.label.demonstrations,
+            config=config.gates,
         )
         label = LabelStage(
             run=config.run,

@@ -42,6 +42,8 @@ class ProbeStage(GeneratingStage):
     constitution: DatasetRef
     feedback: ModelRef
     evaluator: str
+    demonstrations: DemonstrationsConfig
+    """As labels show them."""
     config: GatesConfig
 
     def identity_config(self) -> dict[str, Any]:
@@ -50,8 +52,8 @@ class ProbeStage(GeneratingStage):
     def extra_identity(self, store: Store) -> dict[str, Any]:
         # the file is outside the store: its content is the identity, its name is not
         canaries = digest([canary.name for canary in self.canaries()])
-        template_of = {"template": template("label")}
-        return {**super().extra_identity(store), **template_of, "evaluator": self.evaluator, "canaries": canaries}
+        asked = {"template": template("label"), "demonstrations": self.demonstrations.model_dump(mode="json")}
+        return {**super().extra_identity(store), **asked, "evaluator": self.evaluator, "canaries": canaries}
 
     def constitution_slice(self, store: Store) -> str:
         constitution = read_constitution(store, self.constitution)
@@ -84,7 +86,7 @@ class ProbeStage(GeneratingStage):
         before = before_comparison(
             constitution.comparison_demonstrations,
             constitution.comparison_principles(),
-            DemonstrationsConfig(),
+            self.demonstrations,
             self.run.seed,
         )
         return lambda questions, generator, reuse: probe(questions, generator, self.evaluator, before, recipe, reuse)

@@ -145,7 +145,8 @@ class Judged:
         config = LabelConfig.model_validate({"form": form})
         label = LabelStage(prompts=self.prompts, comparisons=self.comparisons, config=config, **common)
         self.labels[evaluator] = label.make(session)
-        self.probes[evaluator] = ProbeStage(config=self.config, **common).make(session)
+        probe = ProbeStage(config=self.config, demonstrations=config.demonstrations, **common)
+        self.probes[evaluator] = probe.make(session)
 
     def rows(self, evaluator: str) -> tuple[list[Comparison], list[Label], list[Probe]]:
         found = [

@@ -6,6 +6,7 @@ import pytest
 
 from constitutions import Constitution, load_constitution
 from tasks.chunks import forecast_rows
+from tasks.demonstrations import DemonstrationsConfig
 from tasks.gates import GatesConfig
 from tasks.gates.canaries import canary_principles, read_canaries
 from tasks.gates.probing import probe_gates
@@ -31,16 +32,18 @@ def constitution(*principles, **fields):
     return Constitution.model_validate({**constitution_of("x").model_dump(), "principles": principles, **fields})
 
 
+SHOWN = DemonstrationsConfig()
 HARM = constitution(*(principle(f"harm-{i}") for i in range(5)), principle("tone"))
 
 
-def stage_of(store, tmp_path, content=HARM, num=24, evaluator="feedback", **config):
+def stage_of(store, tmp_path, content=HARM, num=24, evaluator="feedback", demonstrations=SHOWN, **config):
     canaries = write_canaries(tmp_path / f"canaries-{num}.jsonl", num)
     return ProbeStage(
         run=RUN,
         constitution=commit_constitution(store, content),
         feedback=FAKE_MODEL,
         evaluator=evaluator,
+        demonstrations=demonstrations,
         config=GatesConfig.model_validate({"canaries": str(canaries), **config}),
     )
 
@@ -134,6 +137,11 @@ def test_probes_show_the_demonstrations_that_labels_show(store, tmp_path):
         [m.role for m in request.messages] == ["user", "assistant", "user"] and "one" in request.messages[0].content
         for request in generator.choices
     )
+    none = stage.model_copy(update={"demonstrations": DemonstrationsConfig(num_shown=0)})
+    assert none.derivation(store).version != stage.derivation(store).version
+    alone = judge(good)
+    made(store, none, alone)
+    assert {len(request.messages) for request in alone.choices} == {1}
 
 
 def test_probe_that_gets_no_answer_is_a_failed_row(store, tmp_path):
@@ -235,6 +243,7 @@ def test_micro_model_passes_the_probes_of_its_world(tmp_path):
         constitution=commit_constitution(store, load_constitution("constitutions/micro.yaml")),
         feedback=resolve_external_model("tasks/micro/model"),
         evaluator="feedback",
+        demonstrations=SHOWN,
         config=GatesConfig(canaries="tasks/micro/data/canaries.jsonl"),
     )
     gates = gates_of(rows_of(store, stage.make(Session(store)), Probe))

@@ -111,7 +111,9 @@ class Store(SideFiles):
         tags.check_tag(tag)
         with self.pins.holding(dataset, version):
             self.manifest(dataset, version)
-            return tags.append_after(self.backend, dataset, tag, version, by, sequence)
+            entry = tags.append_after(self.backend, dataset, tag, version, by, sequence)
+            self.manifest(dataset, version)  # again, as in `tag`
+        return entry
 
     def tags(self, dataset: str) -> dict[str, Tag]:
         """Where each tag stands, by name. Raises: Corrupt."""
