@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.label_quality --strong tasks/micro/model --weak DIR --jury DIR DIR DIR
 
 A weak model and a jury are made by the model's own recipe (an hour and more on one core): early checkpoints by
-`python -m tasks.micro.pretrain --output m/model --keep-every 200`, others by `--output m/one --seed 1 --steps 1200`. docs
-shows the committed model as the strong one, step 800 as the weak one, and seeds 1 and 2 (1,200 steps) beside it in the
-jury; steps 600, 800 and 1,000 are the weak jury.
+`python -m tasks.micro.pretrain --output m/model --keep-every 200`, others by `--output m/one --seed 1 --steps 1200`.
+docs/ai-feedback.md has the committed model as the strong one, step 800 as the weak one, seeds 1 and 2 (1,200 steps)
+beside the strong one in the jury, and steps 600, 800 and 1,000 as the weak jury.
 
 The truth is the world's own: which of two completions a principle prefers. Pairs that it holds equal are left out, and
 so are the errands that the alignment stages use. Printed for the strong and for the weak feedback model: agreement, ECE
