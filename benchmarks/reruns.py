@@ -35,8 +35,9 @@ def reword_question(principles: list[dict[str, Any]]) -> None:
 
 
 def reword_critique(principles: list[dict[str, Any]]) -> None:
-    chosen = next(principle for principle in principles if principle.get("critique_request"))
-    chosen["critique_request"] += " Consider it with care."
+    """As another principle of the file says it: of other words the micro model knows nothing, and confuses them."""
+    first, second = [principle for principle in principles if principle.get("critique_request")][:2]
+    first["critique_request"] = second["critique_request"]
 
 
 AMENDMENTS: dict[str, tuple[Edit, float]] = {
