@@ -17,9 +17,9 @@ from flows.given import FEEDBACK
 from flows.server import apply_settings, prefect_server
 from tasks.evaluate import EvaluateStage
 from tasks.judge import JudgeStage
-from tasks.ppo import PPOStage
 from tasks.preferences import PreferencesStage
 from tasks.reward import RewardStage
+from tasks.rl import RLStage
 from tasks.sample import SampleStage
 from tasks.schema import DatasetRef, Label, Metric
 from tasks.serving import close_all
@@ -96,7 +96,7 @@ def swapped_run(config: AlignConfig) -> list[Metric]:
             )
         )
         reward = made(RewardStage(run=run, preferences=preferences, policy=refs["sft"], config=config.reward))
-        rl = made(PPOStage(run=run, prompts=refs["prompts"], policy=refs["sft"], reward=reward, config=config.ppo))
+        rl = made(RLStage(run=run, prompts=refs["prompts"], policy=refs["sft"], reward=reward, config=config.rl))
         policies = {**result.policies, "rl": rl}
         samples = {
             name: made(SampleStage(run=run, prompts=refs["prompts"], policy=policy, config=config.sample))

@@ -21,7 +21,8 @@ from tasks.sample import SampleConfig
 from tasks.schema import Frozen
 from tasks.sft import SFTStageConfig
 from tasks.stage import RunContext
-from tasks.training.config import PPOConfig, RewardConfig
+from tasks.training.config import RewardConfig
+from tasks.training.rl_config import RLConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "deployments" / "presets"
 
@@ -72,7 +73,7 @@ class AlignConfig(Frozen):
     """The mix that the reward model learns from."""
     reward: RewardConfig = RewardConfig()
     """The reward model."""
-    ppo: PPOConfig = PPOConfig()
+    rl: RLConfig = RLConfig()
     """The RL policy."""
     sample: SampleConfig = SampleConfig()
     """How policies are sampled for evaluation."""

@@ -1,6 +1,6 @@
 """Reinforcement learning from AI feedback (section 4): comparisons, labels, the reward model and PPO."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flows.config import AlignConfig
 from flows.gates import require_gates
@@ -9,10 +9,10 @@ from flows.runner import StageRunner
 from tasks.compare import CompareStage
 from tasks.label import LabelStage
 from tasks.label_gates import LabelGatesStage
-from tasks.ppo import PPOStage
 from tasks.preferences import PreferencesStage
 from tasks.probes import ProbeStage
-from tasks.reward import RewardStage
+from tasks.reward import HeldOutRewardStage, RewardStage
+from tasks.rl import RLStage
 from tasks.schema import DatasetRef, ModelRef
 
 
@@ -68,5 +68,27 @@ def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl:
         )
     )
     reward = run.model(RewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward))
-    policy = run.model(PPOStage(run=config.run, prompts=prompts, policy=sl, reward=reward, config=config.ppo))
+    held_out = None
+    if config.reward.second_model_share:
+        held_out = run.model(
+            HeldOutRewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward)
+        )
+    policy = run.model(learner(config, prompts, preferences, sl, reward, held_out))
     return Reinforced(comparisons, probes, labels, gates, preferences, reward, policy)
+
+
+def learner(
+    config: AlignConfig,
+    prompts: DatasetRef,
+    preferences: DatasetRef,
+    sl: ModelRef,
+    reward: ModelRef,
+    held_out: ModelRef | None,
+) -> RLStage:
+    """The stage that makes the RL policy, with what the algorithm learns from and nothing else."""
+    given: dict[str, Any] = {"run": config.run, "prompts": prompts, "policy": sl, "config": config.rl}
+    if config.rl.algorithm == "dpo":
+        return RLStage(**given, preferences=preferences)
+    if config.rl.algorithm == "ppo":
+        return RLStage(**given, reward=reward, held_out_reward=held_out)
+    return RLStage(**given, reward=reward)

@@ -11,13 +11,13 @@ from tasks.improve import ImproveStage
 from tasks.judge import JudgeStage
 from tasks.label import LabelStage
 from tasks.label_gates import LabelGatesStage
-from tasks.ppo import PPOStage
 from tasks.preferences import PreferencesStage
 from tasks.probes import ProbeStage
 from tasks.report import ReportStage
 from tasks.respond import RespondStage
 from tasks.revise import ReviseStage
-from tasks.reward import RewardStage
+from tasks.reward import HeldOutRewardStage, RewardStage
+from tasks.rl import RLStage
 from tasks.sample import SampleStage
 from tasks.schema import DatasetRef, ModelRef
 from tasks.sft import SFTStage
@@ -102,8 +102,14 @@ def reward(stage: RewardStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
-@flow(name="ppo", flow_run_name="ppo")
-def ppo(stage: PPOStage) -> DatasetRef | ModelRef:
+@flow(name="held_out_reward", flow_run_name="held-out reward")
+def held_out_reward(stage: HeldOutRewardStage) -> DatasetRef | ModelRef:
+    """A second reward model, which only measures (2204.05862, section 4.2)."""
+    return execute(stage)
+
+
+@flow(name="rl", flow_run_name="rl {stage.config.algorithm}")
+def rl(stage: RLStage) -> DatasetRef | ModelRef:
     """Reinforcement learning from AI feedback (section 4.1)."""
     return execute(stage)
 
@@ -136,7 +142,7 @@ FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
         constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
-        preferences, reward, ppo, sample, judge, evaluate, report,
+        preferences, reward, held_out_reward, rl, sample, judge, evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from tasks.schema import DatasetRef, ModelRef, Preference
 from tasks.stage import Session, Stage
-from tasks.store.identity import table_to_rows
+from tasks.store.identity import digest, table_to_rows
 from tasks.train import run_training
 from tasks.training.config import RewardConfig
-from tasks.training.examples import PreferenceExample
+from tasks.training.examples import preference_examples
 
 
 class RewardStage(Stage):
@@ -19,7 +19,10 @@ class RewardStage(Stage):
 
     stage: ClassVar[str] = "reward"
     dataset: ClassVar[str] = "models/reward"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
+    operational: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+    second: ClassVar[bool] = False
+    """Whether it learns from the share of the prompts that is the second model's."""
 
     preferences: DatasetRef
     policy: ModelRef
@@ -27,20 +30,18 @@ class RewardStage(Stage):
 
     def make(self, session: Session) -> ModelRef:
         preferences = table_to_rows(session.store.read(self.preferences), Preference)
-        examples = preference_examples(preferences)
-        return run_training(self, session, self.config, examples, model=self.policy)
+        mine = [row for row in preferences if is_seconds(row, self.config.second_model_share) is self.second]
+        return run_training(self, session, self.config, preference_examples(mine), kind="reward", model=self.policy)
 
 
-def preference_examples(preferences: list[Preference]) -> list[PreferenceExample]:
-    """The usable preferences, in row order."""
-    return [
-        PreferenceExample(
-            prompt=row.prompt,
-            chosen=row.chosen,
-            rejected=row.rejected,
-            target_prob=row.target_prob,
-            weight=row.weight,
-        )
-        for row in preferences
-        if row.status == "ok"
-    ]
+class HeldOutRewardStage(RewardStage):
+    """A second reward model on other prompts: it trains no policy, and so tells when one is over-optimised."""
+
+    stage: ClassVar[str] = "held_out_reward"
+    dataset: ClassVar[str] = "models/held_out_reward"
+    second: ClassVar[bool] = True
+
+
+def is_seconds(row: Preference, share: float) -> bool:
+    """Whether a comparison is the second model's: by hash of its prompt, so that all of a prompt's go together."""
+    return int(digest(["second reward model", row.prompt_id])[:8], 16) < share * 2**32

@@ -34,6 +34,7 @@ class SFTStage(Stage):
     stage: ClassVar[str] = "sft"
     dataset: ClassVar[str] = "models/sl"
     code_version: ClassVar[int] = 2
+    operational: ClassVar[frozenset[str]] = frozenset({"training.checkpoint_every"})
 
     prompts: DatasetRef
     completions: DatasetRef
@@ -55,7 +56,7 @@ class SFTStage(Stage):
             table_to_rows(store.read(self.revisions), Revision),
             self.config,
         )
-        return run_training(self, session, self.config.training, examples, model=self.pretrained)
+        return run_training(self, session, self.config.training, examples, kind="sft", model=self.pretrained)
 
     def keep_as_result(self, store: Store, kept: ModelRef) -> ModelRef:
         """The kept policy's files as this version, with its training's metrics and the reason."""

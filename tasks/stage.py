@@ -8,7 +8,7 @@ numbers enter a version id.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -18,6 +18,7 @@ from pydantic import Field
 from tasks.schema import DatasetRef, Frozen, ModelRef, Row
 from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
+from tasks.training.launch_config import LaunchConfig
 
 T = TypeVar("T")
 
@@ -41,8 +42,8 @@ class RunContext(Frozen):
     """Rows a resume point holds; how the work is cut never enters an identity."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """A stage fails when more of its rows are refused, unparsable or failed."""
-    threads: int = Field(1, ge=1)
-    """CPU threads of a training process. With more than one, sums may differ in their last bits."""
+    training: LaunchConfig = LaunchConfig()
+    """How training processes are started."""
 
 
 class Progress(Protocol):
@@ -80,7 +81,7 @@ class Stage(Frozen):
     dataset: ClassVar[str]
     code_version: ClassVar[int]
     operational: ClassVar[frozenset[str]] = frozenset()
-    """Settings of `config` that change no result, and so no version."""
+    """Settings of `config` that change no result, and so no version; `a.b` for one inside a section."""
     cheap: ClassVar[bool] = False
     """Made in seconds from files and rows, without a model: a plan makes it, to know what follows exactly."""
 
@@ -111,7 +112,7 @@ class Stage(Frozen):
     def identity_config(self) -> dict[str, Any]:
         """The settings that determine the result."""
         config = getattr(self, "config", None)
-        return config.model_dump(mode="json", exclude=set(self.operational)) if config else {}
+        return config.model_dump(mode="json", exclude=nested(self.operational)) if config else {}
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         """What else changes the result; a generating stage adds how its texts are made."""
@@ -130,6 +131,18 @@ class Stage(Frozen):
         derivation = self.derivation(store)
         manifest = store.find(derivation.dataset, derivation.version)
         return manifest.ref() if manifest else None
+
+
+def nested(names: Iterable[str]) -> dict[str, Any]:
+    """Dotted names as pydantic's `exclude` takes them: {"a": {"b": True}}."""
+    tree: dict[str, Any] = {}
+    for name in names:
+        *sections, last = name.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = True
+    return tree
 
 
 def references(value: object) -> list[tuple[str, InputRef | str]]:

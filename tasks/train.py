@@ -16,7 +16,7 @@ from tasks.schema import ModelRef
 from tasks.serving import close_all
 from tasks.stage import Session, Stage
 from tasks.training.examples import write_examples
-from tasks.training.launch import TrainingJob, launch
+from tasks.training.launch import Kind, TrainingJob, launch
 
 
 def run_training(
@@ -24,11 +24,13 @@ def run_training(
     session: Session,
     config: BaseModel,
     examples: Sequence[BaseModel],
+    kind: Kind,
     model: ModelRef,
     reward: ModelRef | None = None,
+    held_out_reward: ModelRef | None = None,
     on_rollouts: Callable[[Path], None] | None = None,
 ) -> ModelRef:
-    """Train `stage.stage` on the examples and commit the folder it writes.
+    """Train a `kind` of model on the examples and commit the folder it writes.
 
     Raises: ValueError: the trainer refused its input. TrainingDied: its process was killed.
     """
@@ -46,18 +48,19 @@ def run_training(
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         job = TrainingJob(
-            kind=stage.stage,
+            kind=kind,
             config=config.model_dump(mode="json"),
             examples=str(write_examples(folder / "examples.jsonl", examples)),
             model=str(session.store.fetch_model(model)),
             reward=str(session.store.fetch_model(reward)) if reward else None,
+            held_out_reward=str(session.store.fetch_model(held_out_reward)) if held_out_reward else None,
             output=str(folder / "model"),
             rollouts=str(folder / "rollouts.jsonl") if on_rollouts else None,
             checkpoint=str(work / "checkpoints"),
             seed=stage.run.seed,
         )
-        final = launch(job, on_log, threads=stage.run.threads, log_path=work / "training.log")
-        if on_rollouts:
+        final = launch(job, on_log, threads=stage.run.training.threads, log_path=work / "training.log")
+        if on_rollouts and (folder / "rollouts.jsonl").exists():
             on_rollouts(folder / "rollouts.jsonl")
         history = final.pop("history", history)
         gpus = 1 if shutil.which("nvidia-smi") else 0

@@ -12,10 +12,10 @@ SMALL = [
     "prompts.held_out_limit=12",
     "preferences.human_limit=12",
     "revise.num_rounds=2",
-    "ppo.num_updates=2",
-    "ppo.batch_size=16",
-    "ppo.mini_batch_size=8",
-    "ppo.micro_batch_size=8",
+    "rl.ppo.num_updates=2",
+    "rl.ppo.batch_size=16",
+    "rl.ppo.mini_batch_size=8",
+    "rl.ppo.micro_batch_size=8",
     "reward.epochs=1",
     "gates.on_failure=warn",  # so few rows decide nothing
 ]

@@ -20,7 +20,8 @@ RECORD = Path(__file__).with_name("code_versions.json")
 STAGES = {
     "constitution": "tasks.constitution", "prompts": "tasks.collect", "respond": "tasks.respond",
     "revise": "tasks.revise", "sft": "tasks.sft", "compare": "tasks.compare", "label": "tasks.label",
-    "preferences": "tasks.preferences", "reward": "tasks.reward", "ppo": "tasks.ppo", "sample": "tasks.sample",
+    "preferences": "tasks.preferences", "reward": "tasks.reward",
+    "held_out_reward": "tasks.reward", "rl": "tasks.rl", "sample": "tasks.sample",
     "judge": "tasks.judge", "evaluate": "tasks.evaluate", "report": "tasks.report.stage",
     "start_gates": "tasks.start_gates", "improve": "tasks.improve", "probe": "tasks.probes",
     "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
@@ -29,7 +30,8 @@ GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "samp
 BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],
-    "ppo": ["tasks.training.ppo.trainer"],
+    "held_out_reward": ["tasks.training.reward"],
+    "rl": ["tasks.training.ppo.trainer"],
     **{name: ["tasks.serving.rendering"] for name in GENERATING},
 }
 """What a stage does not import: its trainer runs in a child process, its prompts are rendered by the engine."""

@@ -118,7 +118,7 @@ class World:
         given = {**pick(refs, "preferences"), "policy": refs["sl"]}
         refs["reward"] = self.model(derivation("reward", "models/reward", given), f"reward {given}")
         given = {**pick(refs, "prompts", "reward"), "policy": refs["sl"]}
-        refs["rl"] = self.model(derivation("ppo", "models/rl", given), f"rl {given}")
+        refs["rl"] = self.model(derivation("rl", "models/rl", given), f"rl {given}")
         return refs | self.evaluation(refs, constitution)
 
     def policy(self, given: dict[str, Ref], keep: ModelRef | None) -> ModelRef:

@@ -29,7 +29,7 @@ def test_code_versions_every_stage_is_watched():
         ("label", "tasks.prompts"),
         ("label", "tasks.serving.rendering"),
         ("sft", "tasks.training.sft"),
-        ("ppo", "tasks.training.ppo.losses"),
+        ("rl", "tasks.training.ppo.losses"),
         ("prompts", "tasks.readers.transcripts"),
     ],
 )

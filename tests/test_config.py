@@ -61,7 +61,8 @@ def test_preset_over_nothing_says_what_is_missing():
 def test_paper_preset_states_the_papers_values():
     config = load_config(["paper"], None, [])
     assert (config.revise.num_rounds, config.respond.num_helpful_samples, config.sft.rounds) == (4, 2, "all")
-    assert (config.ppo.kl_coef, config.ppo.clip_range, config.ppo.gamma, config.ppo.max_tokens) == (0.001, 0.2, 1, 128)
+    ppo = config.rl.ppo
+    assert (ppo.kl_coef, ppo.clip_range, ppo.gamma, ppo.max_tokens) == (0.001, 0.2, 1, 128)
     assert config.sft.training.batch_size == 1024 and config.respond.sampling.temperature == 1
 
 
@@ -79,7 +80,7 @@ def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
         ("revise.num_round=3", "did you mean 'num_rounds'"),
         ("revise.num_rounds=0", "revise.num_rounds: Input should be greater than or equal to 1, got 0"),
         ("nonsense=1", "nonsense: unknown setting"),
-        ("ppo.batch_size=100", "batch_size is 100, expected a multiple of mini_batch_size"),
+        ("rl.ppo.batch_size=100", "batch_size is 100, expected a multiple of mini_batch_size"),
         ("run.serving.engine=tgi", "run.serving.engine"),
         ("revise", "expected name=value"),
         ("revise.num_rounds=[", "is not YAML"),

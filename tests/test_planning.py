@@ -71,9 +71,9 @@ def test_plan_reworded_question_relabels_and_says_which(config, tmp_path):
     assert found["label"].state == "stale" and found["label"].reasons == [f"principle {name} reworded"]
     assert found["label"].exact and 0 < found["label"].rows_to_make < found["label"].rows
     assert found["preferences"].state == "stale_unless_reproduced"
-    assert found["ppo"].state == "stale_unless_reproduced"
+    assert found["rl"].state == "stale_unless_reproduced"
     assert found["label"].cost is not None and found["label"].cost.basis.startswith("labels/")
-    assert found["ppo"].cost is not None and found["ppo"].cost.seconds > 0
+    assert found["rl"].cost is not None and found["rl"].cost.seconds > 0
 
 
 def test_plan_of_an_amendment_is_what_the_run_then_makes(config, tmp_path):
@@ -94,9 +94,9 @@ def test_plan_of_an_amendment_is_what_the_run_then_makes(config, tmp_path):
 
 
 def test_plan_setting_that_changed_is_named(config):
-    other = config.model_copy(update={"ppo": config.ppo.model_copy(update={"kl_coef": 0.5})})
+    other = config.model_copy(update={"rl": config.rl.ppo.model_copy(update={"kl_coef": 0.5})})
     found = {stage.stage: stage for stage in make_plan(other).stages}
-    assert found["ppo"].reasons == [f"setting kl_coef: {config.ppo.kl_coef} -> 0.5"]
+    assert found["rl"].reasons == [f"setting kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
     assert found["reward"].state == "fresh"
 
 
@@ -127,7 +127,7 @@ def test_plan_reworded_critique_keeps_the_policy_where_so_told(config, tmp_path)
     assert kept["compare"].state == "fresh"
     result = align(told)
     assert {s.stage for s in result.stages if not s.reused} >= {"revise", "sft"}
-    assert {s.stage for s in result.stages if s.reused} >= {"compare", "label", "reward", "ppo"}
+    assert {s.stage for s in result.stages if s.reused} >= {"compare", "label", "reward", "rl"}
     policy = Store.open(told.run.store).manifest("models/sl", result.policies["sl"].version)
     assert "kept" in policy.metrics
 
@@ -148,12 +148,12 @@ def test_plan_command_exit_codes_and_json(config, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert command(path, "--exit-code").exit_code == 0
-    changed = command(path, "--exit-code", "--json", "--set", "ppo.kl_coef=0.5")
+    changed = command(path, "--exit-code", "--json", "--set", "rl.ppo.kl_coef=0.5")
     assert changed.exit_code == 3
     plan = json.loads(changed.stdout)
     assert plan["fresh"] is False
-    assert {stage["stage"]: stage["state"] for stage in plan["stages"]}["ppo"] == "stale"
+    assert {stage["stage"]: stage["state"] for stage in plan["stages"]}["rl"] == "stale"
     reasons = {stage["stage"]: stage["reasons"] for stage in plan["stages"]}
-    assert reasons["ppo"] == [f"setting kl_coef: {config.ppo.kl_coef} -> 0.5"]
-    shown = command(path, "--set", "ppo.kl_coef=0.5")
+    assert reasons["rl"] == [f"setting kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
+    shown = command(path, "--set", "rl.ppo.kl_coef=0.5")
     assert shown.exit_code == 0 and "Plan on" in shown.stdout and "stages to make" in shown.stdout

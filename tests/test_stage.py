@@ -8,6 +8,7 @@ from tasks.revise import ReviseConfig, ReviseStage
 from tasks.schema import Comparison, Completion, Prompt, Row
 from tasks.serving import Sampling, ServingConfig
 from tasks.stage import Ledger, RunContext, StageFailed
+from tasks.training.launch_config import LaunchConfig
 from tests.worlds import FAKE_MODEL, commit, commit_constitution, constitution_of, open_store, prompt
 
 
@@ -38,7 +39,7 @@ def version(stage, store):
     [
         RunContext(store="s3://elsewhere/x"),
         RunContext(chunk_rows=3),
-        RunContext(threads=2),
+        RunContext(training=LaunchConfig(threads=2)),
         RunContext(max_failed_fraction=0.5),
         RunContext(serving=ServingConfig(url="http://127.0.0.1:1", max_concurrency=7)),
         RunContext(force={"revise": "again"}),

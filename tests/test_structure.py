@@ -24,7 +24,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_structure_stages_were_found():
-    assert {"respond", "revise", "label", "ppo"} <= STAGES
+    assert {"respond", "revise", "label", "rl"} <= STAGES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -15,6 +15,7 @@ from tasks.schema import Message
 from tasks.training.config import SFTConfig
 from tasks.training.examples import PromptExample, SFTExample, read_examples, write_examples
 from tasks.training.launch import TrainingDied, TrainingJob, TrainingRefused, child_environment, follow, launch
+from tasks.training.supervision import Supervision
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,7 @@ def test_launch_streams_logs_and_makes_the_same_model_as_a_call(base, tmp_path):
     lines: list[dict] = []
     result = launch(sft_job(tmp_path, base), lines.append, log_path=tmp_path / "training.log")
     here: list[dict] = []
-    expected = train_sft(CONFIG, EXAMPLES, base, tmp_path / "here", 0, here.append)
+    expected = train_sft(CONFIG, EXAMPLES, base, tmp_path / "here", 0, Supervision(log=here.append))
     assert result == expected
     assert [(line["step"], line["loss"]) for line in lines] == [(line["step"], line["loss"]) for line in here]
     weights = "model.safetensors"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tasks.schema import Message
-from tasks.training.config import PPOConfig, RewardConfig, SFTConfig
+from tasks.training.config import RewardConfig, SFTConfig
 from tasks.training.encode import encode_prompt, load_tokenizer
 from tasks.training.examples import PreferenceExample, SFTExample
 from tasks.training.folders import load_policy, load_scalar_model
@@ -25,7 +25,9 @@ from tasks.training.ppo.rollout import sample_completions
 from tasks.training.ppo.trainer import draw_prompts, train_ppo
 from tasks.training.ppo.update import make_optimizer, optimise
 from tasks.training.reward import train_reward
+from tasks.training.rl_config import PPOConfig
 from tasks.training.sft import train_sft
+from tasks.training.supervision import UNWATCHED, Supervision
 from tests.tiny_model import make_tiny_model
 
 CONFIG = PPOConfig(
@@ -46,10 +48,6 @@ CONFIG = PPOConfig(
 PROMPTS = [[Message(role="user", content="go" * (1 + i % 3))] for i in range(10)]
 
 
-def silent(line: dict) -> None:
-    pass
-
-
 def digest(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
@@ -62,7 +60,7 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
     words = ["".join("ab"[(i >> k) & 1] for k in range(3)) for i in range(8)]
     examples = [SFTExample(prompt=PROMPTS[i % 10], completion=words[i % 8]) for i in range(160)]
     sft = SFTConfig(epochs=3, learning_rate=1e-2, batch_size=16, micro_batch_size=16)
-    train_sft(sft, examples, base, root / "policy", 0, silent)
+    train_sft(sft, examples, base, root / "policy", 0, UNWATCHED)
     preferences = [
         PreferenceExample(
             prompt=PROMPTS[i % 10],
@@ -73,21 +71,21 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
         for i in range(256)
     ]
     reward = RewardConfig(epochs=3, learning_rate=3e-3, batch_size=16, micro_batch_size=16, held_out_fraction=0)
-    train_reward(reward, preferences, root / "policy", root / "reward", 0, silent)
+    train_reward(reward, preferences, root / "policy", root / "reward", 0, UNWATCHED)
     return root / "policy", root / "reward"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(models, tmp_path_factory):
     root = tmp_path_factory.mktemp("ppo")
-    result = train_ppo(CONFIG, PROMPTS, *models, root / "model", 0, silent, rollouts=root / "rollouts.jsonl")
+    result = train_ppo(CONFIG, PROMPTS, *models, root / "model", 0, UNWATCHED, rollouts=root / "rollouts.jsonl")
     return root, result
 
 
 def test_ppo_raises_the_reward_and_pays_in_kl(models, tmp_path):
     config = CONFIG.model_copy(update={"num_updates": 15, "target_kl": None})
     lines: list[dict] = []
-    train_ppo(config, PROMPTS, *models, tmp_path, 0, lines.append)
+    train_ppo(config, PROMPTS, *models, tmp_path, 0, Supervision(log=lines.append))
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-5)
     assert lines[-1]["score"] > lines[0]["score"] + 0.8
     assert 0.2 < lines[-1]["kl"] < 10
@@ -106,7 +104,7 @@ def test_ppo_raises_the_reward_and_pays_in_kl(models, tmp_path):
 def test_value_model_learns_what_a_fixed_policy_earns(models, tmp_path):
     config = CONFIG.model_copy(update={"num_updates": 12, "learning_rate": 1e-12})
     lines: list[dict] = []
-    train_ppo(config, PROMPTS, *models, tmp_path, 0, lines.append)
+    train_ppo(config, PROMPTS, *models, tmp_path, 0, Supervision(log=lines.append))
     assert lines[0]["explained_variance"] == pytest.approx(0, abs=0.05)  # its head starts at zero
     assert lines[-1]["explained_variance"] > 0.3
     assert lines[-1]["value_loss"] < 0.7 * lines[0]["value_loss"]
@@ -122,7 +120,7 @@ def test_resume_after_a_kill_equals_uninterrupted(models, uninterrupted, tmp_pat
             raise Killed
 
     with pytest.raises(Killed):
-        train_ppo(CONFIG, PROMPTS, *models, tmp_path / "model", 0, kill_in_update_5, tmp_path / "points")
+        train_ppo(CONFIG, PROMPTS, *models, tmp_path / "model", 0, Supervision(kill_in_update_5, tmp_path / "points"))
     assert not (tmp_path / "model").exists()
     steps: list[int] = []
     result = train_ppo(
@@ -131,8 +129,7 @@ def test_resume_after_a_kill_equals_uninterrupted(models, uninterrupted, tmp_pat
         *models,
         tmp_path / "model",
         0,
-        lambda line: steps.append(line["step"]),
-        checkpoint=tmp_path / "points",
+        Supervision(lambda line: steps.append(line["step"]), tmp_path / "points"),
         rollouts=tmp_path / "rollouts.jsonl",
     )
     root, expected = uninterrupted
@@ -144,48 +141,50 @@ def test_resume_after_a_kill_equals_uninterrupted(models, uninterrupted, tmp_pat
 
 def test_resume_ignores_a_half_written_checkpoint(models, uninterrupted, tmp_path):
     points = tmp_path / "points"
-    train_ppo(CONFIG, PROMPTS, *models, tmp_path / "first", 0, silent, checkpoint=points)
-    shutil.move(points / "update-000006", points / ".partial-update-000006")
-    (points / ".partial-update-000006" / "progress.json").unlink()
+    train_ppo(CONFIG, PROMPTS, *models, tmp_path / "first", 0, Supervision(checkpoints=points))
+    shutil.move(points / "step-00000006", points / ".partial-step-00000006")
+    (points / ".partial-step-00000006" / "progress.json").unlink()
     steps: list[int] = []
-    train_ppo(CONFIG, PROMPTS, *models, tmp_path / "model", 0, lambda line: steps.append(line["step"]), points)
+    train_ppo(
+        CONFIG, PROMPTS, *models, tmp_path / "model", 0, Supervision(lambda line: steps.append(line["step"]), points)
+    )
     assert steps == [5, 6]
     assert digest(tmp_path / "model") == digest(uninterrupted[0] / "model")
 
 
 def test_resume_of_another_config_is_refused(models, tmp_path):
     config = CONFIG.model_copy(update={"num_updates": 2})
-    train_ppo(config, PROMPTS, *models, tmp_path / "model", 0, silent, checkpoint=tmp_path / "points")
+    train_ppo(config, PROMPTS, *models, tmp_path / "model", 0, Supervision(checkpoints=tmp_path / "points"))
     other = config.model_copy(update={"kl_coef": 0.5})
-    with pytest.raises(ValueError, match="another config, seed, model or set of prompts"):
-        train_ppo(other, PROMPTS, *models, tmp_path / "model", 0, silent, checkpoint=tmp_path / "points")
+    with pytest.raises(ValueError, match="another config, seed, model or set of examples"):
+        train_ppo(other, PROMPTS, *models, tmp_path / "model", 0, Supervision(checkpoints=tmp_path / "points"))
 
 
 def test_checkpoint_holds_safetensors_and_json_alone(models, tmp_path):
     config = CONFIG.model_copy(update={"num_updates": 6})
-    train_ppo(config, PROMPTS, *models, tmp_path / "model", 0, silent, checkpoint=tmp_path / "points")
-    assert sorted(path.name for path in (tmp_path / "points").iterdir()) == ["update-000004", "update-000006"]
+    train_ppo(config, PROMPTS, *models, tmp_path / "model", 0, Supervision(checkpoints=tmp_path / "points"))
+    assert sorted(path.name for path in (tmp_path / "points").iterdir()) == ["step-00000004", "step-00000006"]
     files = {path.suffix for path in (tmp_path / "points").rglob("*") if path.is_file()}
     assert files == {".safetensors", ".json"}
 
 
 def test_same_inputs_give_the_same_bytes_in_another_folder(models, uninterrupted, tmp_path):
     policy, reward = (Path(shutil.copytree(model, tmp_path / model.name)) for model in models)
-    result = train_ppo(CONFIG, PROMPTS, policy, reward, tmp_path / "out", 0, silent)
+    result = train_ppo(CONFIG, PROMPTS, policy, reward, tmp_path / "out", 0, UNWATCHED)
     assert digest(tmp_path / "out") == digest(uninterrupted[0] / "model")
     assert result == uninterrupted[1]
 
 
 def test_gradient_checkpointing_saves_memory_not_accuracy(models, uninterrupted, tmp_path):
     config = CONFIG.model_copy(update={"gradient_checkpointing": True, "num_updates": 2})
-    result = train_ppo(config, PROMPTS, *models, tmp_path, 0, silent)
+    result = train_ppo(config, PROMPTS, *models, tmp_path, 0, UNWATCHED)
     assert result["history"] == uninterrupted[1]["history"][:2]
     assert (tmp_path / "config.json").read_bytes() == (uninterrupted[0] / "model/config.json").read_bytes()
 
 
 def test_bfloat16_computes_nearly_the_same_and_saves_half_the_bytes(models, uninterrupted, tmp_path):
     config = CONFIG.model_copy(update={"precision": "bfloat16", "num_updates": 1})
-    first = train_ppo(config, PROMPTS, *models, tmp_path, 0, silent)["history"][0]
+    first = train_ppo(config, PROMPTS, *models, tmp_path, 0, UNWATCHED)["history"][0]
     expected = uninterrupted[1]["history"][0]
     for name in ("score", "entropy", "num_tokens", "value_loss"):
         assert first[name] == pytest.approx(expected[name], rel=0.1, abs=0.1), name
@@ -211,10 +210,10 @@ def test_adaptive_kl_coefficient_falls_while_kl_is_under_its_target(uninterrupte
 def test_too_long_prompts_are_left_out_and_counted(models, tmp_path):
     prompts = [*PROMPTS, [Message(role="user", content="x" * 50)]]
     config = CONFIG.model_copy(update={"num_updates": 1, "max_prompt_tokens": 20})
-    result = train_ppo(config, prompts, *models, tmp_path, 0, silent)
+    result = train_ppo(config, prompts, *models, tmp_path, 0, UNWATCHED)
     assert (result["num_prompts"], result["num_too_long"]) == (10, 1)
     with pytest.raises(ValueError, match="none of 1 prompts fits 20 tokens"):
-        train_ppo(config, prompts[-1:], *models, tmp_path, 0, silent)
+        train_ppo(config, prompts[-1:], *models, tmp_path, 0, UNWATCHED)
 
 
 def test_reward_model_with_another_vocabulary_is_refused(models, tmp_path):
@@ -229,7 +228,7 @@ def test_reward_model_with_another_vocabulary_is_refused(models, tmp_path):
 def test_diverged_training_is_stopped(models, tmp_path):
     config = CONFIG.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match="lower the learning rates"):
-        train_ppo(config, PROMPTS, *models, tmp_path, 0, silent)
+        train_ppo(config, PROMPTS, *models, tmp_path, 0, UNWATCHED)
 
 
 def test_each_pass_over_the_prompts_visits_every_one():

@@ -11,6 +11,7 @@ from tasks.training.config import RewardConfig
 from tasks.training.examples import PreferenceExample
 from tasks.training.reward import agreement, split_by_prompt, train_reward
 from tasks.training.scoring import load_scale, score
+from tasks.training.supervision import UNWATCHED, Supervision
 from tests.tiny_model import make_tiny_model
 
 CONFIG = RewardConfig(
@@ -45,7 +46,7 @@ def base(tmp_path_factory) -> Path:
 def trained(base, tmp_path_factory):
     output = tmp_path_factory.mktemp("reward") / "model"
     lines: list[dict] = []
-    return output, train_reward(CONFIG, preferences(320), base, output, 0, lines.append), lines
+    return output, train_reward(CONFIG, preferences(320), base, output, 0, Supervision(log=lines.append)), lines
 
 
 def conversation(word: str, completion: str) -> list[Message]:
@@ -88,7 +89,7 @@ def weighted(count: int, weight: float) -> list[PreferenceExample]:
 @pytest.mark.parametrize("weight", [0.25, 4.0])
 def test_reward_follows_the_heavier_of_two_opposite_comparisons(base, tmp_path, weight):
     config = CONFIG.model_copy(update={"held_out_fraction": 0.0})
-    train_reward(config, weighted(128, weight), base, tmp_path / "model", 0, lambda line: None)
+    train_reward(config, weighted(128, weight), base, tmp_path / "model", 0, UNWATCHED)
     _, std = load_scale(tmp_path / "model")
     yes, no = score(tmp_path / "model", [conversation("red", "yes"), conversation("red", "no")])
     # the cross entropy is least where P(yes) is its share of the weight
@@ -99,7 +100,7 @@ def test_reward_is_the_same_whatever_all_weights_are(base, tmp_path):
     rows, config = preferences(32), CONFIG.model_copy(update={"epochs": 1, "held_out_fraction": 0.0})
     for name, weight in (("one", 1.0), ("four", 4.0)):
         heavier = [row.model_copy(update={"weight": weight}) for row in rows]
-        train_reward(config, heavier, base, tmp_path / name, 0, lambda line: None)
+        train_reward(config, heavier, base, tmp_path / name, 0, UNWATCHED)
     one, four = (tmp_path / name / "model.safetensors" for name in ("one", "four"))
     assert one.read_bytes() == four.read_bytes()
 
@@ -150,7 +151,7 @@ def test_scores_do_not_depend_on_company_or_order(trained):
 def test_same_inputs_give_the_same_bytes_in_another_folder(trained, tmp_path):
     elsewhere = make_tiny_model(tmp_path / "other")
     output = tmp_path / "out"
-    train_reward(CONFIG, preferences(320), elsewhere, output, 0, lambda line: None)
+    train_reward(CONFIG, preferences(320), elsewhere, output, 0, UNWATCHED)
     for path in trained[0].iterdir():
         assert (output / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -174,7 +175,7 @@ def test_equal_sides_are_refused(base, tmp_path):
     rows = [PreferenceExample(prompt=user("a"), chosen="b", rejected="b", target_prob=0.5)] * 16
     config = CONFIG.model_copy(update={"held_out_fraction": 0.0, "epochs": 1})
     with pytest.raises(ValueError, match="all 32 training completions score"):
-        train_reward(config, rows, base, tmp_path, 0, lambda line: None)
+        train_reward(config, rows, base, tmp_path, 0, UNWATCHED)
 
 
 def test_score_by_a_folder_that_is_no_reward_model_is_refused(base):

@@ -10,6 +10,7 @@ from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_conversation, load_tokenizer
 from tasks.training.examples import SFTExample
 from tasks.training.sft import encode_row, train_sft
+from tasks.training.supervision import UNWATCHED, Supervision
 from tests.tiny_model import make_tiny_model
 
 CONFIG = SFTConfig(epochs=2, learning_rate=1e-2, batch_size=16, micro_batch_size=8, max_tokens=64)
@@ -36,7 +37,7 @@ def base(tmp_path_factory) -> Path:
 def trained(base, tmp_path_factory):
     lines: list[dict] = []
     output = tmp_path_factory.mktemp("sft") / "model"
-    result = train_sft(CONFIG, examples(128), base, output, 0, lines.append)
+    result = train_sft(CONFIG, examples(128), base, output, 0, Supervision(log=lines.append))
     return output, result, lines
 
 
@@ -97,30 +98,30 @@ def test_trained_model_says_what_it_was_taught(trained):
 
 def test_too_long_examples_are_left_out_and_counted(base, tmp_path):
     rows = [*examples(16), SFTExample(prompt=user("x" * 100), completion="y")]
-    result = train_sft(CONFIG.model_copy(update={"epochs": 1}), rows, base, tmp_path, 0, lambda line: None)
+    result = train_sft(CONFIG.model_copy(update={"epochs": 1}), rows, base, tmp_path, 0, UNWATCHED)
     assert (result["num_examples"], result["num_too_long"]) == (16, 1)
 
 
 def test_no_usable_example_is_refused(base, tmp_path):
     rows = [SFTExample(prompt=user("x" * 100), completion="y")]
     with pytest.raises(ValueError, match="none of 1 examples fits 64 tokens"):
-        train_sft(CONFIG, rows, base, tmp_path, 0, lambda line: None)
+        train_sft(CONFIG, rows, base, tmp_path, 0, UNWATCHED)
 
 
 def test_examples_longer_than_the_context_are_left_out(base, tmp_path):
     rows = [*examples(16), SFTExample(prompt=user("x" * 600), completion="y")]  # the model has 512 positions
     config = CONFIG.model_copy(update={"epochs": 1, "max_tokens": 4096})
-    assert train_sft(config, rows, base, tmp_path, 0, lambda line: None)["num_too_long"] == 1
+    assert train_sft(config, rows, base, tmp_path, 0, UNWATCHED)["num_too_long"] == 1
 
 
 def test_same_inputs_give_the_same_bytes_in_another_folder(trained, tmp_path):
     elsewhere = make_tiny_model(tmp_path / "other" / "base")
-    train_sft(CONFIG, examples(128), elsewhere, tmp_path / "out", 0, lambda line: None)
+    train_sft(CONFIG, examples(128), elsewhere, tmp_path / "out", 0, UNWATCHED)
     assert folder_digest(tmp_path / "out") == folder_digest(trained[0])
 
 
 def test_another_seed_gives_another_model(trained, base, tmp_path):
-    train_sft(CONFIG, examples(128), base, tmp_path, 1, lambda line: None)
+    train_sft(CONFIG, examples(128), base, tmp_path, 1, UNWATCHED)
     assert folder_digest(tmp_path)["model.safetensors"] != folder_digest(trained[0])["model.safetensors"]
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
-from tasks.schema import Frozen, Message
+from tasks.schema import Frozen, Message, Preference
 
 Example = TypeVar("Example", bound=BaseModel)
 
@@ -34,6 +34,21 @@ class PromptExample(Frozen):
     """A conversation that ends with a human turn, for PPO to answer."""
 
     prompt: list[Message]
+
+
+def preference_examples(preferences: list[Preference]) -> list[PreferenceExample]:
+    """The usable preferences, in row order."""
+    return [
+        PreferenceExample(
+            prompt=row.prompt,
+            chosen=row.chosen,
+            rejected=row.rejected,
+            target_prob=row.target_prob,
+            weight=row.weight,
+        )
+        for row in preferences
+        if row.status == "ok"
+    ]
 
 
 def write_examples(path: Path, examples: Iterable[BaseModel]) -> Path:

@@ -16,25 +16,31 @@ from typing import IO, Any, Literal
 
 from tasks.processes import GuardedProcess, guarded
 from tasks.schema import Frozen
-from tasks.training.config import PPOConfig, RewardConfig, SFTConfig
+from tasks.training.config import RewardConfig, SFTConfig
 from tasks.training.examples import PreferenceExample, PromptExample, SFTExample, read_examples
-from tasks.training.trl_trainer import Log
+from tasks.training.rl_config import PPOConfig
+from tasks.training.supervision import Log, Supervision
 
 ROOT = Path(__file__).parents[2]
+
+
+Kind = Literal["sft", "reward", "ppo", "rloo", "grpo", "dpo"]
 
 
 class TrainingJob(Frozen):
     """One training: what a trainer's arguments are, as JSON."""
 
-    kind: Literal["sft", "reward", "ppo"]
+    kind: Kind
     config: dict[str, Any]
-    """Of `SFTConfig`, `RewardConfig` or `PPOConfig`."""
+    """Of `SFTConfig`, `RewardConfig`, `PPOConfig`, `GroupConfig` (rloo, grpo) or `DPOConfig`."""
     examples: Path
     """JSON lines (`write_examples`) of `SFTExample`, `PreferenceExample` or `PromptExample`."""
     model: Path
     """Folder of the model to train."""
     reward: Path | None = None
-    """Folder of the reward model; PPO alone needs it."""
+    """Folder of the reward model; PPO, RLOO and GRPO need it."""
+    held_out_reward: Path | None = None
+    """Folder of a reward model that only measures; of use to PPO."""
     output: Path
     """Folder that the trained model is written to."""
     seed: int
@@ -106,17 +112,18 @@ def child_environment(threads: int) -> dict[str, str]:
 
 def run_job(job: TrainingJob, log: Log) -> dict[str, Any]:
     """Run the job here, in this process."""
+    watched = Supervision(log=log, checkpoints=job.checkpoint)
     if job.kind == "sft":
         from tasks.training.sft import train_sft
 
         examples = list(read_examples(job.examples, SFTExample))
-        return train_sft(SFTConfig(**job.config), examples, job.model, job.output, job.seed, log)
+        return train_sft(SFTConfig(**job.config), examples, job.model, job.output, job.seed, watched)
     if job.kind == "reward":
         from tasks.training.reward import train_reward
 
         preferences = list(read_examples(job.examples, PreferenceExample))
         config = RewardConfig(**job.config)
-        return train_reward(config, preferences, job.model, job.output, job.seed, log)
+        return train_reward(config, preferences, job.model, job.output, job.seed, watched)
     from tasks.training.ppo.trainer import train_ppo
 
     if job.reward is None:
@@ -129,8 +136,7 @@ def run_job(job: TrainingJob, log: Log) -> dict[str, Any]:
         job.reward,
         job.output,
         job.seed,
-        log,
-        checkpoint=job.checkpoint,
+        watched,
         rollouts=job.rollouts,
     )
 

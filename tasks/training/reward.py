@@ -16,7 +16,8 @@ from tasks.training.encode import encode_completion, encode_prompt, load_tokeniz
 from tasks.training.examples import PreferenceExample
 from tasks.training.folders import load_scalar_model, longest_row, save_model, write_json
 from tasks.training.scoring import SCALE_FILE, raw_scores
-from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
+from tasks.training.supervision import Supervision
+from tasks.training.trl_trainer import run_trainer, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +31,7 @@ def train_reward(
     model: Path,
     output: Path,
     seed: int,
-    log: Log,
+    watched: Supervision,
 ) -> dict[str, Any]:
     """Fit a scalar head and the body of `model` to the preferences and save them in `output`.
 
@@ -51,7 +52,7 @@ def train_reward(
             f"reward: none of {len(train)} comparisons fits {limit} tokens; "
             "raise max_tokens (the context permitting) or give comparisons"
         )
-    reward, num_steps = _fit(config, rows, tokenizer, model, seed, log)
+    reward, num_steps = _fit(config, rows, tokenizer, model, seed, watched)
     metrics = _measure(reward, rows, "train_")
     metrics |= _measure(reward, held_out_rows, "held_out_")
     scale = _scale(raw_scores(reward, [row[side] for row in rows for side in ("chosen_ids", "rejected_ids")]))
@@ -98,7 +99,7 @@ def _fit(
     tokenizer: "PreTrainedTokenizerBase",
     model: Path,
     seed: int,
-    log: Log,
+    watched: Supervision,
 ) -> tuple["PreTrainedModel", int]:
     import torch
     from datasets import Dataset
@@ -120,7 +121,7 @@ def _fit(
             train_dataset=Dataset.from_list(_with_mean_weight_1(rows)),
             processing_class=tokenizer,
         )
-        run_trainer(trainer, log)
+        run_trainer(trainer, watched.log)
     return reward.eval(), trainer.state.global_step
 
 

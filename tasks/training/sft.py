@@ -12,14 +12,15 @@ from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import SFTExample
 from tasks.training.folders import load_policy, longest_row, save_model
-from tasks.training.trl_trainer import Log, run_trainer, trainer_arguments
+from tasks.training.supervision import Supervision
+from tasks.training.trl_trainer import run_trainer, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def train_sft(
-    config: SFTConfig, examples: Sequence[SFTExample], model: Path, output: Path, seed: int, log: Log
+    config: SFTConfig, examples: Sequence[SFTExample], model: Path, output: Path, seed: int, watched: Supervision
 ) -> dict[str, Any]:
     """Finetune `model` on the examples' completions and save it in `output`.
 
@@ -46,7 +47,7 @@ def train_sft(
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-        losses = run_trainer(trainer, log)
+        losses = run_trainer(trainer, watched.log)
     save_model(policy, model, output, config.precision)
     return {
         "num_examples": len(rows),

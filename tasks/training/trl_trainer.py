@@ -1,17 +1,14 @@
 """What the two TRL trainers, SFT and reward, share: their arguments and how they run."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tasks.training.config import RewardConfig, SFTConfig
+from tasks.training.supervision import Log
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
 
 LOG_LINES = 50  # about so many log lines a training, however long it is
-
-Log = Callable[[dict[str, Any]], None]
-"""Takes one line of figures; `step` and `num_steps` are always among them."""
 
 
 def trainer_arguments(config: SFTConfig | RewardConfig, scratch: str, seed: int, num_rows: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.training.batching import chunks_by_length, pad_right, spans_mask
-from tasks.training.config import PPOConfig, Precision
+from tasks.training.config import Precision
 from tasks.training.encode import load_tokenizer
 from tasks.training.folders import load_policy, load_scalar_model, training_device
 from tasks.training.ppo.losses import gae, kl_penalty, penalise_missing_eos, token_rewards, whiten
@@ -22,6 +22,7 @@ from tasks.training.ppo.model import (
     token_logprobs,
 )
 from tasks.training.ppo.rollout import sample_completions
+from tasks.training.rl_config import PPOConfig
 from tasks.training.scoring import load_scale, raw_scores
 
 FORWARD_FACTOR = 4  # without gradients so many more episodes fit a pass

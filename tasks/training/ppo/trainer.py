@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from tasks.schema import Message
-from tasks.training.config import PPOConfig
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.encode import encode_prompt
 from tasks.training.folders import longest_row, save_model
 from tasks.training.ppo.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tasks.training.ppo.episodes import Episodes, Models, collect_episodes, load_models
 from tasks.training.ppo.losses import adapt_kl_coef
 from tasks.training.ppo.update import make_optimizer, optimise
-from tasks.training.trl_trainer import Log
+from tasks.training.rl_config import PPOConfig
+from tasks.training.supervision import Log, Supervision
 
 
 def train_ppo(
@@ -27,15 +28,14 @@ def train_ppo(
     reward: Path,
     output: Path,
     seed: int,
-    log: Log,
-    checkpoint: Path | None = None,
+    watched: Supervision,
     rollouts: Path | None = None,
 ) -> dict[str, Any]:
     """Train `policy` against `reward` on the prompts and save it in `output`.
 
-    With a `checkpoint` folder, resume points are kept there every `checkpoint_every` updates, and a run that
-    finds one goes on from it to exactly the result it would have had. `rollouts`, if given, becomes a file of
-    JSON lines, the kept episodes: prompt (position in `prompts`), update, completion, score, kl, num_tokens.
+    Where `watched` keeps resume points, a run that finds one goes on from it to exactly the result it would have
+    had. `rollouts`, if given, becomes a file of JSON lines, the kept episodes: prompt (position in `prompts`), update,
+    completion, score, kl, num_tokens.
 
     Returns: `num_prompts`, `num_too_long` (left out), `history` (a dict of metrics an update).
     Raises: ValueError: no prompt fits, models that do not belong together, a checkpoint of another run.
@@ -49,12 +49,13 @@ def train_ppo(
     encoded = _encode_prompts(models, prompts, room)
     run = _run_name(config, seed, policy, reward, encoded)
     optimizer = make_optimizer(models.learner, config)
-    progress = checkpoint and load_checkpoint(checkpoint, run, models.learner, optimizer)
+    points = Checkpoints(watched.checkpoints, run, watched.on_checkpoint)
+    progress = load_checkpoint(points, models.learner, optimizer)
     progress = progress or Progress(kl_coef=config.kl_coef)
     while progress.next_update < config.num_updates:
-        _run_update(models, optimizer, config, encoded, seed, progress, log)
-        if checkpoint and progress.next_update % config.checkpoint_every == 0:
-            save_checkpoint(checkpoint, run, progress, models.learner, optimizer)
+        _run_update(models, optimizer, config, encoded, seed, progress, watched.log)
+        if progress.next_update % config.checkpoint_every == 0:
+            save_checkpoint(points, progress, models.learner, optimizer)
     save_model(models.learner.policy, policy, output, config.precision)
     if rollouts:
         lines = (json.dumps(rollout, ensure_ascii=False, sort_keys=True) + "\n" for rollout in progress.rollouts)

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from tasks.training.batching import chunks_by_length
-from tasks.training.config import PPOConfig
 from tasks.training.ppo.episodes import Episodes, Models, autocast, padded_batch
 from tasks.training.ppo.losses import explained_variance, policy_loss, value_loss
 from tasks.training.ppo.model import PolicyAndValue, token_logprobs
+from tasks.training.rl_config import PPOConfig
 
 
 def make_optimizer(learner: PolicyAndValue, config: PPOConfig) -> torch.optim.Optimizer:

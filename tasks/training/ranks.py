@@ -1,0 +1,80 @@
+"""The processes of one training. Importing this imports torch.
+
+Every process holds the whole model and a share of the rows. What they exchange are tensors: rows are gathered so that
+every process sees the whole batch in one order, gradients are added. One process is the same code without exchange.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others: longer than they may differ, shorter than nobody would notice."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its training."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Join the others that torchrun started, or be the only one."""
+        size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        on_gpu = torch.cuda.is_available()
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+        if on_gpu:
+            torch.cuda.set_device(device)
+        if size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        return cls(rank, size, device)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def share(self, rows: Sequence[T]) -> list[T]:
+        """Every `size`-th row, from the `rank`-th on."""
+        return list(rows[self.rank :: self.size])
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """(all rows, ...) on the CPU, in the order that `share` cut, from everybody's (rows, ...) of equal shape."""
+        if self.size == 1:
+            return rows.cpu()
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1).cpu()
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace each gradient by the sum of everybody's; one that has none counts as zero."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set anywhere; everybody must ask."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor([float(flag)], device=self.device)
+        distributed.all_reduce(votes)
+        return bool(votes.item() > 0)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            distributed.barrier()
