@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.processes import GuardedProcess, free_port, guarded, port_is_free
@@ -31,14 +32,16 @@ class VLLMServer:
         self.process.stop()
 
 
-def start_server(folder: Path, context_tokens: int, config: ServingConfig) -> VLLMServer:
-    """Start a server for the model in `folder` and wait until it is ready.
+def start_server(
+    folder: Path, context_tokens: int, config: ServingConfig, environment: Mapping[str, str] = {}
+) -> VLLMServer:
+    """Start a server for the model in `folder`, with additions to its environment, and wait until it is ready.
 
     Raises: ServingError: no vLLM environment, the port is in use, or the server did not come up; with its log's end.
     """
     python = vllm_python()
     for _ in range(3):
-        server = _launch(python, folder, context_tokens, config)
+        server = _launch(python, folder, context_tokens, config, environment)
         try:
             problem = _wait_until_ready(server, config.startup_seconds)
         except BaseException:
@@ -72,7 +75,9 @@ def is_cpu_build(python: Path) -> bool:
     return any(found for name in names for found in python.parents[1].glob(f"lib/python*/site-packages/{name}"))
 
 
-def _launch(python: Path, folder: Path, context_tokens: int, config: ServingConfig) -> VLLMServer:
+def _launch(
+    python: Path, folder: Path, context_tokens: int, config: ServingConfig, environment: Mapping[str, str]
+) -> VLLMServer:
     port = config.port or free_port()
     if not port_is_free(port):
         raise ServingError(
@@ -83,7 +88,7 @@ def _launch(python: Path, folder: Path, context_tokens: int, config: ServingConf
     name = f"solon-{secrets.token_hex(8)}"
     log_path = (config.scratch / f"vllm-{time.strftime('%Y%m%d-%H%M%S')}-{port}.log").absolute()
     argv = [str(python), *_arguments(folder.absolute(), name, port, context_tokens, on_cpu, config)]
-    process = guarded(argv, _environment(python, on_cpu, config), log_path)
+    process = guarded(argv, {**_environment(python, on_cpu, config), **environment}, log_path)
     return VLLMServer(process, f"http://127.0.0.1:{port}", name)
 
 
