@@ -66,6 +66,13 @@ def test_paper_preset_states_the_papers_values():
     assert config.sft.training.batch_size == 1024 and config.respond.sampling.temperature == 1
 
 
+def test_practice_preset_states_where_recipes_differ_from_the_paper():
+    config = load_config(["paper", "practice"], None, [])
+    assert (config.rl.ppo.kl_coef, config.rl.ppo.learning_rate, config.reward.learning_rate) == (0.05, 1e-6, 1e-5)
+    assert (config.compare.sampling.temperature, config.revise.num_rounds, config.reward.max_tokens) == (0.8, 3, 1024)
+    assert {config.sft.training.lora_rank, config.reward.lora_rank, config.rl.ppo.lora_rank} == {16}
+
+
 def test_config_settings_win_over_file_and_file_over_preset(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("revise: {num_rounds: 2}\nrun: {seed: 5}\n")
