@@ -1,4 +1,4 @@
-"""Reinforcement learning from AI feedback (section 4): comparisons, labels, the reward model and PPO."""
+"""Reinforcement learning from AI feedback (section 4): comparisons, labels, the reward model and the RL policy."""
 
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from tasks.rl import RLStage
 from tasks.schema import DatasetRef, ModelRef
 
 
-class Reinforced(NamedTuple):
-    """What learning from AI feedback makes."""
+class Judged(NamedTuple):
+    """What the evaluators make of one policy's completions."""
 
     comparisons: DatasetRef
     probes: dict[str, DatasetRef]
@@ -25,14 +25,36 @@ class Reinforced(NamedTuple):
     """By evaluator."""
     gates: DatasetRef
     preferences: DatasetRef
+
+
+class Reinforced(NamedTuple):
+    """What learning from AI feedback makes; of several rounds the last."""
+
+    judged: Judged
     reward: ModelRef
     policy: ModelRef
 
 
 def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl: ModelRef) -> Reinforced:
-    """SL policy -> comparisons -> labels of every evaluator -> reward model -> RL policy."""
+    """SL policy -> comparisons -> labels of every evaluator -> reward model -> RL policy; in further rounds the newest
+    policy is compared, and policy and reward model learn anew from all rounds' labels (2204.05862, section 4.5)."""
+    policy, earlier = sl, dict[str, DatasetRef]()
+    for number in range(config.rl.num_rounds):
+        judged = judge(run, config, given, policy, mixing_in_people=number == 0)
+        models: dict[str, Any] = {"preferences": judged.preferences, "earlier": earlier, "policy": sl}
+        reward = run.model(RewardStage(run=config.run, config=config.reward, **models))
+        held_out = None
+        if config.reward.second_model_share:
+            held_out = run.model(HeldOutRewardStage(run=config.run, config=config.reward, **models))
+        policy = run.model(learner(config, given.prompts, judged.preferences, sl, reward, held_out))
+        earlier = {**earlier, f"round_{number}": judged.preferences}
+    return Reinforced(judged, reward, policy)
+
+
+def judge(run: StageRunner, config: AlignConfig, given: Given, policy: ModelRef, mixing_in_people: bool) -> Judged:
+    """Pairs of the policy's completions, every evaluator's labels of them, and the preferences that follow."""
     prompts, constitution = given.prompts, given.constitution
-    comparisons = run.dataset(CompareStage(run=config.run, prompts=prompts, policy=sl, config=config.compare))
+    comparisons = run.dataset(CompareStage(run=config.run, prompts=prompts, policy=policy, config=config.compare))
     probes, labels = dict[str, DatasetRef](), dict[str, DatasetRef]()
     for name, model in given.evaluators.items():
         probe = ProbeStage(
@@ -57,24 +79,16 @@ def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl:
         LabelGatesStage(run=config.run, comparisons=comparisons, labels=labels, probes=probes, config=config.gates)
     )
     require_gates(run, gates)
-    preferences = run.dataset(
-        PreferencesStage(
-            run=config.run,
-            prompts=prompts,
-            comparisons=comparisons,
-            labels=labels,
-            constitution=constitution,
-            config=config.preferences,
-        )
+    people = {} if mixing_in_people else {"human": "", "human_fraction": None}
+    preferences = PreferencesStage(
+        run=config.run,
+        prompts=prompts,
+        comparisons=comparisons,
+        labels=labels,
+        constitution=constitution,
+        config=config.preferences.model_copy(update=people),
     )
-    reward = run.model(RewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward))
-    held_out = None
-    if config.reward.second_model_share:
-        held_out = run.model(
-            HeldOutRewardStage(run=config.run, preferences=preferences, policy=sl, config=config.reward)
-        )
-    policy = run.model(learner(config, prompts, preferences, sl, reward, held_out))
-    return Reinforced(comparisons, probes, labels, gates, preferences, reward, policy)
+    return Judged(comparisons, probes, labels, gates, run.dataset(preferences))
 
 
 def learner(

@@ -6,6 +6,8 @@ sigmoid(r_chosen - r_rejected) meets `target_prob`.
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from tasks.schema import DatasetRef, ModelRef, Preference
 from tasks.stage import Session, Stage
 from tasks.store.identity import digest, table_to_rows
@@ -25,11 +27,14 @@ class RewardStage(Stage):
     """Whether it learns from the share of the prompts that is the second model's."""
 
     preferences: DatasetRef
+    earlier: dict[str, DatasetRef] = Field(default_factory=dict)
+    """Preferences of earlier rounds of the second phase, which it learns from as well."""
     policy: ModelRef
     config: RewardConfig
 
     def make(self, session: Session) -> ModelRef:
-        preferences = table_to_rows(session.store.read(self.preferences), Preference)
+        datasets = (*self.earlier.values(), self.preferences)
+        preferences = [row for ref in datasets for row in table_to_rows(session.store.read(ref), Preference)]
         mine = [row for row in preferences if is_seconds(row, self.config.second_model_share) is self.second]
         return run_training(self, session, self.config, preference_examples(mine), kind="reward", model=self.policy)
 

@@ -38,7 +38,7 @@ class RLStage(Stage):
         """Of the algorithms' settings those of the chosen one alone."""
         section = self.config.section
         mixed = {} if self.config.algorithm == "dpo" else {"helpful_share": self.config.helpful_share}
-        settings = self.config.trainer.model_dump(mode="json", exclude={"checkpoint_every"})
+        settings = self.config.trainer.model_dump(mode="json", exclude={"checkpoint_every", "rollout_memory_share"})
         return {"algorithm": self.config.algorithm, section: settings, **mixed}
 
     def make(self, session: Session) -> ModelRef:

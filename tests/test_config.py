@@ -139,3 +139,8 @@ def test_import_flows_needs_neither_torch_nor_vllm():
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "imported", result.stderr[-2000:]
+
+
+def test_config_several_rounds_of_dpo_are_refused():
+    with pytest.raises(ConfigError, match=r"num_rounds is 2, expected 1 for dpo"):
+        load_config(["micro"], None, ["rl.algorithm=dpo", "rl.num_rounds=2"])

@@ -73,6 +73,8 @@ class PPOConfig(TrainerConfig):
     """Taken off the score of a completion that did not end, in standardised reward. Practice."""
     rollouts: Literal["in_process", "vllm"] = "in_process"
     """Who samples: the trained policy itself, or a vLLM server that gets its weights before every update."""
+    rollout_memory_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of a GPU's memory that such a server takes; the trainer has the rest. It does not change results."""
     rollouts_kept: int = Field(default=8, ge=0)
     """Episodes of each update whose text is written out."""
     eval_every: int = Field(default=10, ge=1)
@@ -151,12 +153,21 @@ class RLConfig(Frozen):
     helpful_share: float | None = Field(default=None, ge=0, le=1)
     """Share of helpful prompts among those trained on: the kind that there is too much of is cut, by hash of the
     prompt. None: every prompt there is."""
+    num_rounds: int = Field(default=1, ge=1)
+    """Rounds of the whole second phase. In every further one the newest policy's completions are compared and
+    labelled, and reward model and policy are trained anew on all rounds' labels (2204.05862, section 4.5)."""
     ppo: PPOConfig = PPOConfig()
     """Of PPO."""
     group: GroupConfig = GroupConfig()
     """Of RLOO and GRPO."""
     dpo: DPOConfig = DPOConfig()
     """Of DPO."""
+
+    @model_validator(mode="after")
+    def _rounds_need_a_reward_model(self) -> Self:
+        if self.num_rounds > 1 and self.algorithm == "dpo":
+            raise ValueError(f"num_rounds is {self.num_rounds}, expected 1 for dpo: it has no reward model")
+        return self
 
     @property
     def section(self) -> Literal["ppo", "group", "dpo"]:
