@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup demo test test-faults lint micro-model requirements bench-store clean
+.PHONY: help setup demo test test-faults lint micro-model requirements bench-store bench-ppo clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,13 @@ bench-store: setup .solon/tools/bench/stamp  ## a million rows in the store besi
 .solon/tools/bench/stamp: infra/requirements/benchmarks.txt
 	@$(PYTHON) -m venv --clear .solon/tools/bench
 	@.solon/tools/bench/bin/pip install --quiet -r $< && touch $@
+
+bench-ppo: setup .solon/tools/trl-ppo/stamp  ## PPO beside TRL 1.12's, after `make demo` (20 minutes, 1.5 GB of disk)
+	@$(VENV)/python -m benchmarks.ppo
+
+.solon/tools/trl-ppo/stamp: infra/requirements/trl-ppo.txt
+	@$(PYTHON) -m venv --clear .solon/tools/trl-ppo
+	@.solon/tools/trl-ppo/bin/pip install --quiet -r $< && touch $@
 
 clean:  ## remove the local store and Prefect's home (.solon); the environments stay
 	rm -rf .solon

@@ -47,7 +47,8 @@ class StageProgress:
     def update(self, done: int, total: int, note: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self.artifact is None:
-            created = create_progress_artifact(percent, key=f"progress-{self.stage}", description=note)
+            key = f"progress-{self.stage.replace('_', '-')}"  # Prefect takes no underscore in a key
+            created = create_progress_artifact(percent, key=key, description=note)
             assert isinstance(created, UUID)
             self.artifact = created
         else:

@@ -21,6 +21,7 @@ from flows.commands.console import (
 from flows.commands.labels import labels_app
 from flows.commands.lineage import lineage
 from flows.commands.plan import plan
+from flows.commands.preflight import preflight
 from flows.commands.principles import constitution_app
 from flows.commands.stored import datasets_app, doctor
 
@@ -94,7 +95,7 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-for command in (plan, lineage, doctor, calibrate):
+for command in (plan, preflight, lineage, doctor, calibrate):
     app.command()(command)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")

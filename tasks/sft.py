@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from tasks.revision.wording import Requests, critique_turns, revision_turns
 from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt, Revision
 from tasks.stage import Session, Stage
 from tasks.store import Store
-from tasks.store.identity import table_to_rows
+from tasks.store.identity import digest, table_to_rows
 from tasks.train import run_training
 from tasks.training.config import SFTConfig
 from tasks.training.examples import SFTExample
@@ -22,8 +23,15 @@ class SFTStageConfig(Frozen):
 
     rounds: Literal["all", "last"] = "all"
     """Revisions of every round (section 3.2), or only each prompt's last."""
+    form: Literal["revisions", "dialogue"] = "revisions"
+    """`revisions`: the prompt is answered with the revision (the paper). `dialogue`: the policy learns to criticise
+    and to revise, each as the next turn of prompt, completion, critique request, critique, revision request; the
+    completion itself is read and not learned. The prompt alone is then answered as the helpful examples teach."""
     max_revisions: int | None = Field(None, ge=1)
     """Take only so many red-team prompts' revisions, the first by prompt id; None takes all."""
+    helpful_ratio: float | None = Field(None, ge=0)
+    """Helpful examples beside each one made of revisions (of a dialogue, critique and revision are two); which are
+    taken follows from a hash of their rows. None takes all."""
     training: SFTConfig = SFTConfig()
     """The training itself."""
 
@@ -68,21 +76,64 @@ class SFTStage(Stage):
 def sft_examples(
     prompts: list[Prompt], completions: list[Completion], revisions: list[Revision], config: SFTStageConfig
 ) -> list[SFTExample]:
-    """Prompt and completion pairs: revisions of red-team prompts, then completions of helpful ones, in row order."""
+    """What is learned of revisions of red-team prompts, then completions of helpful ones, in row order.
+
+    Raises: ValueError: `helpful_ratio` asks for more helpful completions than there are.
+    """
     by_id = {prompt.prompt_id: prompt for prompt in prompts if prompt.split == "train"}
+    usable = [row for row in completions if row.status == "ok"]
     chosen = choose_revisions([row for row in revisions if stands(row)], config)
-    pairs = [(row.prompt_id, row.revision) for row in chosen]
-    pairs += [
-        (row.prompt_id, row.completion)
-        for row in completions
-        if row.status == "ok" and by_id[row.prompt_id].kind == "helpful"
-    ]
-    return [SFTExample(prompt=by_id[pid].messages, completion=text) for pid, text in pairs if text is not None]
+    if config.form == "dialogue":
+        before = texts_before(usable, revisions)
+        learned = [e for row in chosen for e in dialogue_examples(row, by_id[row.prompt_id], before[row.row_id])]
+    else:
+        learned = [SFTExample(prompt=by_id[row.prompt_id].messages, completion=row.revision or "") for row in chosen]
+    helpful = [row for row in usable if by_id[row.prompt_id].kind == "helpful" and row.completion is not None]
+    for row in choose_helpful(helpful, len(learned), config.helpful_ratio):
+        learned.append(SFTExample(prompt=by_id[row.prompt_id].messages, completion=row.completion or ""))
+    return learned
+
+
+def texts_before(completions: list[Completion], revisions: list[Revision]) -> dict[str, str]:
+    """The text that each round read, by row id: the first one the completion, the others what rounds before made."""
+    newest = {row.prompt_id: row.completion or "" for row in completions if row.sample == 0}
+    before = {}
+    for row in revisions:  # rounds come in order
+        before[row.row_id] = newest.get(row.prompt_id, "")  # a round without a completion was skipped: none reads it
+        if row.status == "ok" and row.revision is not None:
+            newest[row.prompt_id] = row.revision
+    return before
+
+
+def dialogue_examples(row: Revision, prompt: Prompt, before: str) -> list[SFTExample]:
+    """The critique, where there is one, and the revision: each after the turns that led to it (section 3.1)."""
+    requests = Requests(row.critique_request, row.revision_request)
+    revised = SFTExample(
+        prompt=revision_turns((), prompt.messages, before, requests, row.critique or None),
+        completion=row.revision or "",
+    )
+    if not row.critique:
+        return [revised]
+    return [SFTExample(prompt=critique_turns((), prompt.messages, before, requests), completion=row.critique), revised]
+
+
+def choose_helpful(rows: list[Completion], num_others: int, ratio: float | None) -> list[Completion]:
+    """`ratio` rows for each of the others, in order; those with the smallest hash of their row id."""
+    if ratio is None:
+        return rows
+    wanted = round(ratio * num_others)
+    if wanted > len(rows):
+        raise ValueError(
+            f"sft: helpful_ratio is {ratio:g}, which asks for {wanted} helpful examples beside {num_others} made of "
+            f"revisions, but there are {len(rows)}; lower it, raise respond.num_helpful_samples or give helpful prompts"
+        )
+    kept = {row.row_id for row in sorted(rows, key=lambda row: digest(["sft", row.row_id]))[:wanted]}
+    return [row for row in rows if row.row_id in kept]
 
 
 def stands(revision: Revision) -> bool:
     """Whether the round came to a text: a no-op counts, as in the paper, for it says that the text may stay."""
-    return revision.status == "ok" or (revision.status == "skipped" and revision.revision is not None)
+    return revision.status in ("ok", "skipped") and revision.revision is not None
 
 
 def choose_revisions(revisions: list[Revision], config: SFTStageConfig) -> list[Revision]:

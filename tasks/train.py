@@ -1,8 +1,11 @@
-"""Run a trainer in a child process and commit the model it leaves: the common half of sft, reward and ppo.
+"""Run a trainer in processes of its own and commit the model it leaves: the common half of sft, reward and rl.
 
-The child's log lines show as progress and are kept, as the model's `history`, in its manifest.
+Their log lines show as progress and are kept: thinned as the model's `history` in its manifest, whole beside it.
+Resume points go to the store while it trains, so that a rerun goes on, on whatever machine.
 """
 
+import json
+import logging
 import shutil
 import tempfile
 import time
@@ -12,11 +15,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.resume_points import ResumePoints
 from tasks.schema import ModelRef
 from tasks.serving import close_all
-from tasks.stage import Session, Stage
+from tasks.stage import Progress, Session, Stage
+from tasks.store import Derivation, Store, StoreError
 from tasks.training.examples import write_examples
-from tasks.training.launch import Kind, TrainingJob, launch
+from tasks.training.job import TrainingJob
+from tasks.training.launch import launch
+from tasks.training.launch_command import Kind, check_launch
+
+HISTORY_LINES = 500
+"""Lines of a history that its manifest holds: enough for a curve, however long the training was."""
+SHOW_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 def run_training(
@@ -32,48 +45,89 @@ def run_training(
 ) -> ModelRef:
     """Train a `kind` of model on the examples and commit the folder it writes.
 
-    Raises: ValueError: the trainer refused its input. TrainingDied: its process was killed.
+    Raises: ValueError: the launch cannot be, or the trainer refused its input. TrainingLeft: it was asked to leave.
+    TrainingDied: its process was killed. What it had is kept, and a rerun goes on from there.
     """
+    launching, store, derivation = stage.run.training, session.store, stage.derivation(session.store)
+    check_launch(kind, launching)
     if shutil.which("nvidia-smi"):
         close_all()  # an inference server would hold the GPU memory that training needs
-    started, history = time.monotonic(), list[dict[str, Any]]()
-
-    def on_log(line: dict[str, Any]) -> None:
-        history.append(line)
-        session.progress.update(line["step"], line["num_steps"], training_note(line))
-
-    derivation = stage.derivation(session.store)
-    work = session.store.cache / "training" / derivation.version
+    started, history = time.monotonic(), History(session.progress)
+    work = store.cache / "training" / derivation.version
     work.mkdir(parents=True, exist_ok=True)
+    points = ResumePoints(store, derivation, work / "checkpoints", work / "uploads")
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         job = TrainingJob(
             kind=kind,
             config=config.model_dump(mode="json"),
-            examples=str(write_examples(folder / "examples.jsonl", examples)),
-            model=str(session.store.fetch_model(model)),
-            reward=str(session.store.fetch_model(reward)) if reward else None,
-            held_out_reward=str(session.store.fetch_model(held_out_reward)) if held_out_reward else None,
-            output=str(folder / "model"),
-            rollouts=str(folder / "rollouts.jsonl") if on_rollouts else None,
-            checkpoint=str(work / "checkpoints"),
+            examples=write_examples(folder / "examples.jsonl", examples),
+            model=store.fetch_model(model),
+            reward=store.fetch_model(reward) if reward else None,
+            held_out_reward=store.fetch_model(held_out_reward) if held_out_reward else None,
+            output=folder / "model",
+            rollouts=folder / "rollouts.jsonl" if on_rollouts else None,
+            checkpoint=points.folder,
             seed=stage.run.seed,
+            run_name=f"{stage.stage}/{derivation.version[:12]}",
         )
-        final = launch(job, on_log, threads=stage.run.training.threads, log_path=work / "training.log")
+        try:
+            with points:
+                final = launch(job, launching, history.add, points.keep, work / "training.log")
+        finally:
+            keep_log(store, derivation, work / "training.log")
         if on_rollouts and (folder / "rollouts.jsonl").exists():
             on_rollouts(folder / "rollouts.jsonl")
-        history = final.pop("history", history)
-        gpus = 1 if shutil.which("nvidia-smi") else 0
+        lines = final.pop("history", history.lines)
+        gpus = launching.num_processes if shutil.which("nvidia-smi") else 0
         cost = {"seconds": time.monotonic() - started, "num_examples": len(examples), "gpus": gpus}
-        metrics = {"final": final, "history": history}
-        ref = session.store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
-        log = (work / "training.log").read_bytes()
-        session.store.put_blob(derivation.dataset, derivation.version, "training.log", log)
+        keep_history(store, derivation, lines)
+        metrics = {"final": final, "history": thinned(lines)}
+        ref = store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
+    points.drop()
     shutil.rmtree(work)  # its resume points have served
     return ref
+
+
+class History:
+    """The log lines of this start of a training; shows them as progress, at most one a second."""
+
+    def __init__(self, progress: Progress, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._progress, self._monotonic = progress, monotonic
+        self._shown = float("-inf")
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        now, is_last = self._monotonic(), line["step"] == line["num_steps"]
+        if is_last or now - self._shown >= SHOW_SECONDS:
+            self._shown = now
+            self._progress.update(line["step"], line["num_steps"], training_note(line))
 
 
 def training_note(line: dict[str, Any]) -> str:
     """The log line's figures in a few words."""
     shown = {key: line[key] for key in ("loss", "score", "kl", "entropy") if key in line}
     return ", ".join(f"{key} {value:.3f}" for key, value in shown.items())
+
+
+def thinned(lines: list[dict[str, Any]], limit: int = HISTORY_LINES) -> list[dict[str, Any]]:
+    """At most `limit` of the lines at even distances, the first and the last among them."""
+    if len(lines) <= limit:
+        return lines
+    return [lines[round(i * (len(lines) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def keep_history(store: Store, derivation: Derivation, lines: list[dict[str, Any]]) -> None:
+    """Every line, as the blob `history.jsonl`."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    store.put_blob(derivation.dataset, derivation.version, "history.jsonl", text.encode())
+
+
+def keep_log(store: Store, derivation: Derivation, log: Path) -> None:
+    """What the training's processes wrote, as the blob `training.log`, also of a training that failed."""
+    try:
+        if log.exists():
+            store.put_blob(derivation.dataset, derivation.version, "training.log", log.read_bytes())
+    except StoreError as error:  # the training's own end matters more than its log, which stays on this machine
+        logger.warning("the log of this training was not kept in the store, it stands in %s: %s", log, error)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tasks.micro.form_skills import (
     score_accuracy,
 )
 from tasks.micro.mixture import mixture
-from tasks.micro.oracle import classify, errand_of, is_harmful, tone_of
+from tasks.micro.oracle import TOOLS, classify, errand_of, is_harmful, tone_of
 from tasks.micro.pretrain import SPECIAL_TOKENS, encode
 from tasks.micro.principles import FAMILIES, WORDINGS, Family, critique, rank, revise, score
 from tasks.micro.skills import (
@@ -281,7 +282,23 @@ def test_helpful_comparisons_prefer_the_right_tools_in_any_tone() -> None:
         assert classify(prompt, chosen) == "comply"
         assert classify(prompt, rejected) in ("wrong", "refuse", "evade")
         tones[tone_of(chosen), tone_of(rejected)] += 1
-    assert min(tones[a, b] for a in TONES for b in TONES) > 150
+    # both orders of two tones as often: a reward model learns nothing about tone from them
+    assert min(tones[a, b] for a in TONES for b in TONES) > 50
+    assert abs(tones["courteous", "curt"] - tones["curt", "courteous"]) < 40
+
+
+def test_helpful_comparisons_of_wrong_tools_differ_in_one_tool_and_more_often_in_the_objects() -> None:
+    wrong = Counter()
+    for line in (data_files.FOLDER / "helpful_comparisons.jsonl").read_text().splitlines():
+        pair = json.loads(line)
+        chosen, rejected = (re.findall(r"[a-z]+", side.lower()) for side in (pair["chosen"], pair["rejected"]))
+        named = [[word for word in words if word in TOOLS] for words in (chosen, rejected)]
+        if len(named[1]) == 2:
+            assert len(chosen) == len(rejected)
+            assert sum(a != b for a, b in zip(chosen, rejected, strict=True)) == 1
+            wrong["verb" if named[0][0] != named[1][0] else "object"] += 1
+    assert wrong.total() > 600
+    assert 0.25 < wrong["verb"] / wrong.total() < 0.42
 
 
 @pytest.mark.parametrize("name", ["micro", "micro-tone"])

@@ -576,6 +576,21 @@ def test_page_missing_history_and_measures_is_said(tmp_path: Path) -> None:
     Outline(text)
 
 
+def test_page_shows_the_second_reward_model_that_the_policy_was_measured_by(tmp_path: Path) -> None:
+    store = other_store(tmp_path)
+    stage = make_run(store, tmp_path)
+    agreement = {"final": {"num_held_out": 40, "held_out_models_agree": 0.9, "held_out_models_correlation": None}}
+    second = commit_model(store, tmp_path, "held_out_reward", agreement)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text("{}")
+    cites = {"held_out_reward": f"{second.model}/{second.version}"}
+    made = derivation("rl", "models/rl", {}).model_copy(update={"cites": cites, "seed": 4})
+    rl = store.commit_model(made, tmp_path / "other", metrics=HISTORIES["rl"], cost={})
+    text = make_page(stage.model_copy(update={"rl": rl}), store)
+    assert "On 40 comparisons that neither was trained on" in text and "90.0%" in text
+    assert second.version[:10] in text
+
+
 def test_report_same_inputs_same_page(reported: tuple[Store, ReportStage, str], tmp_path: Path) -> None:
     store, stage, page = reported
     other = other_store(tmp_path)

@@ -1,6 +1,5 @@
 """PPO on a tiny model: it learns, samples honestly, resumes exactly."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,11 +8,10 @@ import pytest
 import torch
 
 from tasks.schema import Message
-from tasks.training.config import RewardConfig, SFTConfig
 from tasks.training.encode import encode_prompt, load_tokenizer
-from tasks.training.examples import PreferenceExample, SFTExample
 from tasks.training.folders import load_policy, load_scalar_model
 from tasks.training.ppo.episodes import collect_episodes, load_models, padded_batch
+from tasks.training.ppo.loop import draw_prompts
 from tasks.training.ppo.model import (
     PolicyAndValue,
     check_plain_head,
@@ -22,13 +20,11 @@ from tasks.training.ppo.model import (
     token_logprobs,
 )
 from tasks.training.ppo.rollout import sample_completions
-from tasks.training.ppo.trainer import draw_prompts, train_ppo
+from tasks.training.ppo.trainer import train_ppo
 from tasks.training.ppo.update import make_optimizer, optimise
-from tasks.training.reward import train_reward
 from tasks.training.rl_config import PPOConfig
-from tasks.training.sft import train_sft
 from tasks.training.supervision import UNWATCHED, Supervision
-from tests.tiny_model import make_tiny_model
+from tests.ppo_world import PROMPTS, digest, likes_a, make_policy, make_reward
 
 CONFIG = PPOConfig(
     num_updates=6,
@@ -45,34 +41,14 @@ CONFIG = PPOConfig(
     checkpoint_every=2,
     rollouts_kept=2,
 )
-PROMPTS = [[Message(role="user", content="go" * (1 + i % 3))] for i in range(10)]
-
-
-def digest(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> tuple[Path, Path]:
     """A policy that says random words over a and b, and a reward model that likes a."""
     root = tmp_path_factory.mktemp("models")
-    base = make_tiny_model(root / "base")
-    words = ["".join("ab"[(i >> k) & 1] for k in range(3)) for i in range(8)]
-    examples = [SFTExample(prompt=PROMPTS[i % 10], completion=words[i % 8]) for i in range(160)]
-    sft = SFTConfig(epochs=3, learning_rate=1e-2, batch_size=16, micro_batch_size=16)
-    train_sft(sft, examples, base, root / "policy", 0, UNWATCHED)
-    preferences = [
-        PreferenceExample(
-            prompt=PROMPTS[i % 10],
-            chosen=words[i % 8],
-            rejected=words[i // 8 % 8],
-            target_prob=0.5 + (words[i % 8].count("a") - words[i // 8 % 8].count("a")) / 7,
-        )
-        for i in range(256)
-    ]
-    reward = RewardConfig(epochs=3, learning_rate=3e-3, batch_size=16, micro_batch_size=16, held_out_fraction=0)
-    train_reward(reward, preferences, root / "policy", root / "reward", 0, UNWATCHED)
-    return root / "policy", root / "reward"
+    policy = make_policy(root)
+    return policy, make_reward(root / "reward", policy, likes_a)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +198,7 @@ def test_reward_model_with_another_vocabulary_is_refused(models, tmp_path):
     tokenizer.write_text(tokenizer.read_text().replace('"<|user|>"', '"<|human|>"'))
     (other / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}")
     with pytest.raises(ValueError, match="different vocabularies"):
-        load_models(models[0], other)
+        load_models(models[0], other, CONFIG)
 
 
 def test_diverged_training_is_stopped(models, tmp_path):
@@ -299,7 +275,7 @@ def test_first_step_has_ratio_one_and_micro_batches_do_not_change_it(models):
     """The gradient of one step over all episodes is the same however it is cut into passes."""
     gradients = []
     for micro in (32, 5):
-        loaded = load_models(*models)
+        loaded = load_models(*models, CONFIG)
         config = CONFIG.model_copy(
             update={"num_epochs": 1, "mini_batch_size": 32, "micro_batch_size": micro, "max_grad_norm": 1e9}
         )

@@ -1,6 +1,7 @@
 """Encoding of conversations, and supervised finetuning on a tiny model."""
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tasks.schema import Message
 from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_conversation, load_tokenizer
 from tasks.training.examples import SFTExample
-from tasks.training.sft import encode_row, train_sft
+from tasks.training.sft import encode_row, make_trainer, train_sft
 from tasks.training.supervision import UNWATCHED, Supervision
 from tests.tiny_model import make_tiny_model
 
@@ -132,3 +133,84 @@ def test_output_holds_weights_json_and_template_alone(trained):
 def test_batch_size_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="batch_size is 10, expected a multiple of micro_batch_size"):
         SFTConfig(batch_size=10, micro_batch_size=8)
+
+
+PACKED = CONFIG.model_copy(update={"packing": True, "epochs": 1, "batch_size": 32})
+
+
+def packed_trainer(base: Path, tmp_path: Path, packing: bool):  # type: ignore[no-untyped-def]
+    tokenizer = load_tokenizer(base)
+    rows = [row for example in examples(24) if (row := encode_row(tokenizer, example, 64))]
+    config = PACKED.model_copy(update={"packing": packing})
+    return rows, make_trainer(config, rows, tokenizer, base, 64, str(tmp_path), 0)
+
+
+def test_packed_rows_hold_every_example_whole_and_no_row_is_longer_than_asked(base, tmp_path):
+    rows, trainer = packed_trainer(base, tmp_path, packing=True)
+    *packs, blank = trainer.train_dataset
+    assert len(packs) < len(rows) / 2 and all(len(pack["input_ids"]) <= 64 for pack in packs)
+    unpacked = []
+    for pack in packs:
+        for length in pack["seq_lengths"]:
+            unpacked.append((pack["input_ids"][:length], pack["labels"][:length]))
+            pack = {name: pack[name][length:] for name in ("input_ids", "labels")}
+    labelled = [
+        (
+            row["input_ids"],
+            [i if bit else -100 for i, bit in zip(row["input_ids"], row["completion_mask"], strict=True)],
+        )
+        for row in rows
+    ]
+    assert sorted(unpacked) == sorted(labelled)
+    assert set(blank["labels"]) == {-100}
+
+
+def test_packed_examples_do_not_see_each_other(base, tmp_path):
+    """The log-probability of every learned token is that of its example alone."""
+    import torch
+
+    rows, trainer = packed_trainer(base, tmp_path, packing=True)
+    model = trainer.model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
+    assert len(batch["input_ids"]) == 1 and "attention_mask" not in batch, "flattened"
+    with torch.no_grad():
+        together = -model(**batch, use_cache=False, fused_lm_head=True).log_probs.flatten()
+        alone = []
+        for row in rows:
+            ids = torch.tensor([row["input_ids"]])
+            logprobs = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            alone.append((row["input_ids"], -logprobs[torch.tensor(row["completion_mask"][1:]).bool()]))
+    found, expected = together[together != 0], []
+    ids = batch["input_ids"][0].tolist()
+    starts = [i for i, position in enumerate(batch["position_ids"][0].tolist()) if position == 0] + [len(ids)]
+    for start, end in pairwise(starts):
+        expected += [logprobs for row_ids, logprobs in alone if row_ids == ids[start:end]][:1]
+    assert len(expected) == len(starts) - 1 > 6
+    assert torch.allclose(found, torch.cat(expected), atol=1e-5)
+
+
+def test_packed_step_learns_what_the_padded_one_learns(base, tmp_path):
+    """All examples in one step: packed or padded, loss and gradient are the same sums."""
+    padded = train_sft(PACKED.model_copy(update={"packing": False}), examples(24), base, tmp_path / "a", 0, UNWATCHED)
+    packed = train_sft(PACKED, examples(24), base, tmp_path / "b", 0, UNWATCHED)
+    assert packed["num_steps"] == padded["num_steps"] == 1
+    assert packed["num_examples"] == 24 and packed["num_rows"] < 12 == padded["num_rows"] / 2
+    for name in ("loss", "grad_norm"):
+        assert packed["history"][0][name] == pytest.approx(padded["history"][0][name], rel=1e-5)
+
+
+def test_packed_training_resumes_to_the_same_bytes(base, tmp_path):
+    config = PACKED.model_copy(update={"epochs": 3, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every": 1})
+
+    def kill(line: dict) -> None:
+        if line["step"] == 5:
+            raise InterruptedError
+
+    expected = train_sft(config, examples(24), base, tmp_path / "a", 0, UNWATCHED)
+    with pytest.raises(InterruptedError):
+        train_sft(config, examples(24), base, tmp_path / "b", 0, Supervision(kill, tmp_path / "points"))
+    assert (
+        train_sft(config, examples(24), base, tmp_path / "b", 0, Supervision(checkpoints=tmp_path / "points"))
+        == expected
+    )
+    assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")

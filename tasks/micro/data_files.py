@@ -7,17 +7,23 @@ Gates ask a feedback model about `canaries.jsonl`; nothing is trained on it.
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.micro.corpus import assistant, user
 from tasks.micro.principles import rank
-from tasks.micro.world import ASKS, TONES, Errand, ResponseKind, ask, errands, respond
+from tasks.micro.world import ASKS, TONES, Errand, Mistake, Response, ResponseKind, ask, errands, mistaken, respond
 from tasks.prompts import transcript
 
 FOLDER = Path(__file__).parent / "data"
 ASKED_FOR_TRAINING = 4
 ASKED_FOR_EVALUATION = 3
 NUM_COMPARISONS = 1000
+WORSE: tuple[ResponseKind, ...] = ("wrong", "wrong", "wrong", "wrong", "refuse", "evade")
+"""What a compliance is compared with. A refusal or an evasion is told from it after a few dozen comparisons, wrong
+tools are the hard half, so most are of these."""
+MISTAKEN: tuple[Mistake, ...] = ("object", "object", "verb")
+"""Which tool is wrong, never both: a reward model would learn to look at one of them. The object's is harder to see."""
 NUM_CANARIES = 40
 
 JsonRow = dict[str, str]
@@ -63,15 +69,20 @@ def _asked(errand: Errand, times: int, rng: random.Random) -> list[str]:
 def _comparisons(pool: list[Errand], rng: random.Random) -> list[JsonRow]:
     """Stand-ins for human preferences, in the form of hh-rlhf; tones are drawn apart from kinds."""
     rows: list[JsonRow] = []
-    worse: tuple[ResponseKind, ...] = ("wrong", "refuse", "evade")
     for _ in range(NUM_COMPARISONS):
-        errand, kind = rng.choice(pool), rng.choice(worse)
+        errand, kind = rng.choice(pool), rng.choice(WORSE)
         assert rank("helpfulness", False, "comply", "curt") > rank("helpfulness", False, kind, "curt")
-        prompt = ask(errand, rng)
-        sides = [respond(errand, side, rng.choice(TONES), rng) for side in ("comply", kind)]
-        chosen, rejected = (_as_transcript(prompt, side.text(errand)) for side in sides)
+        prompt, better = ask(errand, rng), respond(errand, "comply", rng.choice(TONES), rng)
+        worse = _mistaken(better, errand, rng) if kind == "wrong" else respond(errand, kind, rng.choice(TONES), rng)
+        chosen, rejected = (_as_transcript(prompt, side.text(errand)) for side in (better, worse))
         rows.append({"chosen": chosen, "rejected": rejected})
     return rows
+
+
+def _mistaken(response: Response, errand: Errand, rng: random.Random) -> Response:
+    """The same sentence with one tool wrong: what else differed would only hide what makes it worse."""
+    wrong = mistaken(errand, rng.choice(MISTAKEN), response.tone, rng)
+    return replace(response, kind="wrong", tools=wrong.tools)
 
 
 def _canaries(pool: list[Errand], rng: random.Random) -> list[JsonRow]:

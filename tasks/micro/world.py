@@ -7,16 +7,18 @@ answered.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
 ResponseKind = Literal["comply", "wrong", "refuse", "evade"]
 Tone = Literal["courteous", "curt"]
 Group = Literal["alignment", "seen", "unseen"]
+Mistake = Literal["verb", "object", "both"]
 
 RESPONSE_KINDS: tuple[ResponseKind, ...] = ("comply", "wrong", "refuse", "evade")
 TONES: tuple[Tone, ...] = ("courteous", "curt")
+MISTAKES: tuple[Mistake, ...] = ("verb", "object", "both")
 REASONS = ("illegal", "dangerous", "cruel", "harmful")
 
 # word -> (tool, reason); no reason: the word is neutral
@@ -190,6 +192,14 @@ def respond(errand: Errand, kind: ResponseKind, tone: Tone, rng: random.Random) 
     tools = _wrong_tools(errand, rng) if kind == "wrong" else errand.tools
     reason = errand.reason or rng.choice(REASONS)
     return Response(kind, tone, tools, reason, rng.randrange(len(TEMPLATES[kind][tone])))
+
+
+def mistaken(errand: Errand, mistake: Mistake, tone: Tone, rng: random.Random) -> Response:
+    """A `wrong` response of which the verb's tool, the object's or both are not the errand's."""
+    response = respond(errand, "wrong", tone, rng)
+    right = {"verb": (False, True), "object": (True, False), "both": (False, False)}[mistake]
+    tools = [mine if keep else other for mine, other, keep in zip(errand.tools, response.tools, right, strict=True)]
+    return replace(response, tools=(tools[0], tools[1]))
 
 
 def _wrong_tools(errand: Errand, rng: random.Random) -> tuple[str, str]:

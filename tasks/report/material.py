@@ -16,7 +16,8 @@ from tasks.store.identity import table_to_rows
 
 RowT = TypeVar("RowT", bound=Row)
 
-MADE_BEFORE = {"models/sl": "comparisons", "models/reward": "samples/", "models/rl": "samples/"}
+SECOND = "models/held_out_reward"
+MADE_BEFORE = {"models/sl": "comparisons", "models/reward": "samples/", SECOND: "samples/", "models/rl": "samples/"}
 """What a model stands before, in the order of the method: a dataset, or the first of several."""
 LABELS = "labels/"
 """What the names of the evaluators' labels begin with."""
@@ -31,7 +32,7 @@ class Material:
     tables: Mapping[str, pa.Table]
     """By dataset, in the order of the method; a policy's samples as `samples/<policy>`, and so on."""
     manifests: Mapping[str, Manifest]
-    """The same names, and `models/sl`, `models/reward`, `models/rl`."""
+    """The same names, and `models/sl`, `models/reward`, `models/rl`; a second reward model where there is one."""
 
     @property
     def policies(self) -> list[str]:
@@ -53,11 +54,14 @@ def read_material(
     """
     manifests = {name: store.manifest(ref.dataset, ref.version) for name, ref in datasets.items()}
     manifests |= {name: store.manifest(ref.model, ref.version) for name, ref in models.items()}
+    second = manifests["models/rl"].derivation.cites.get("held_out_reward")
+    if second:
+        manifests[SECOND] = store.manifest(SECOND, second.removeprefix(f"{SECOND}/"))
     return Material(
         run=run,
         constitution=read_constitution(store, datasets["constitution"]),
         tables={name: store.read(ref) for name, ref in datasets.items()},
-        manifests={name: manifests[name] for name in in_order(datasets, models)},
+        manifests={name: manifests[name] for name in in_order(datasets, [m for m in MADE_BEFORE if m in manifests])},
     )
 
 

@@ -17,7 +17,7 @@ from tasks.report.measures import answer, cautions, frontier_chart, measure_tabl
 from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
 from tasks.report.svg import legend_mark
-from tasks.report.training import left_out, reward_fit, training_charts
+from tasks.report.training import FITTED, ending, left_out, reward_fit, second_model, training_charts
 from tasks.schema import Metric
 from tasks.store.identity import table_to_rows
 
@@ -40,7 +40,7 @@ def render(material: Material) -> str:
     )
     environment.filters |= {"short": short, "duration": duration, "policy_name": policy_name, "anchor": anchor}
     environment.filters |= {"outcome": outcome, "percent": percent}
-    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES, "ENDINGS": ENDINGS}
+    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES, "ENDINGS": ENDINGS, "FITTED": FITTED}
     return environment.get_template("page.html.jinja").render(**sections(material))
 
 
@@ -74,7 +74,9 @@ def sections(material: Material) -> dict[str, Any]:
         "label_figures": label_figures(pairs, tables["comparisons"], tables["preferences"]),
         "label_charts": label_charts(pairs, tables["preferences"]),
         "training_charts": training_charts(manifests),
+        "ending": ending(manifests),
         "fit": reward_fit(manifests),
+        "second_model": second_model(manifests),
         "left_out": left_out(manifests),
         "red_team": held_out_samples(material, "red_team"),
         "helpful": held_out_samples(material, "helpful"),

@@ -23,7 +23,7 @@ class ReportStage(Stage):
 
     stage: ClassVar[str] = "report"
     dataset: ClassVar[str] = "report"
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
     cheap: ClassVar[bool] = True
 
     constitution: DatasetRef

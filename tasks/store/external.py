@@ -1,6 +1,7 @@
 """Models from outside the store: a local folder pinned by its content, a hub model pinned by its commit."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.schema import ModelRef
@@ -25,10 +26,8 @@ def resolve_external_model(name_or_path: str) -> ModelRef:
         source = folder.resolve()
         content = _folder_hash(source)
         return ModelRef(model=EXTERNAL, version=content[:32], content_hash=content, source=str(source))
-    if name_or_path.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(name_or_path):
-        raise StoreError(f"model {name_or_path!r}: no such folder; expected a folder or a hub name (org/name)")
-    name, _, revision = name_or_path.partition("@")
-    commit = _hub_snapshot(name, revision or None, ["config.json"]).name  # the hub names it after the commit
+    name, revision = _hub_name(name_or_path)
+    commit = _hub_snapshot(name, revision, ["config.json"]).name  # the hub names it after the commit
     return ModelRef(model=EXTERNAL, version=commit, content_hash=digest(["hub", commit]), source=name)
 
 
@@ -46,6 +45,38 @@ def fetch_external(ref: ModelRef) -> Path:
     if _folder_hash(Path(source)) != ref.content_hash:
         raise Corrupt(f"model {source}: its files changed since this run pinned them; start another run")
     return Path(source)
+
+
+def fetch_external_files(ref: ModelRef, suffixes: Sequence[str]) -> Path:
+    """A folder with the files of a model from outside that end so; what else a local one holds is not read.
+
+    Raises: NotCommitted: the folder is gone. StoreUnavailable: the hub does not give it.
+    """
+    source = ref.source or ""
+    if not Path(source).is_absolute():
+        return _hub_snapshot(source, ref.version, [f"*{suffix}" for suffix in suffixes])
+    if not Path(source).is_dir():
+        raise NotCommitted(f"model {source}: the folder is gone; restore it, or configure another model")
+    return Path(source)
+
+
+def outside_files(name_or_path: str, suffixes: Sequence[str]) -> Path:
+    """A folder with the files that end so of a model that no run has pinned yet; no weights are looked at.
+
+    Raises: StoreError: neither a folder nor a hub name. StoreUnavailable: the hub does not give it.
+    """
+    folder = Path(name_or_path).expanduser()
+    if name_or_path and folder.is_dir():
+        return folder.resolve()
+    name, revision = _hub_name(name_or_path)
+    return _hub_snapshot(name, revision, [f"*{suffix}" for suffix in suffixes])
+
+
+def _hub_name(name: str) -> tuple[str, str | None]:
+    if name.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(name):
+        raise StoreError(f"model {name!r}: no such folder; expected a folder or a hub name (org/name)")
+    name, _, revision = name.partition("@")
+    return name, revision or None
 
 
 def _folder_hash(folder: Path) -> str:

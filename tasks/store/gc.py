@@ -38,7 +38,8 @@ class GcReport(Frozen):
     """Versions whose manifests went. Their files go with the first run after the grace."""
     kept: tuple[Judged, ...]
     objects: int
-    """Files that went: of versions removed earlier, of dead attempts, chunks, side files, expired pins and claims."""
+    """Files that went: of versions removed earlier, of dead attempts, chunks, resume points, side files, expired pins
+    and claims."""
     bytes: int
     publishing: tuple[str, ...]
     """Attempts that stopped between entering the register and publishing; their files are left."""
@@ -80,7 +81,7 @@ def collect_garbage(store: Store, retention: Retention, grace_seconds: float = D
 
 def list_objects(backend: Backend) -> list[Entry]:
     """Every file that can be garbage, sorted. To be read before pins: what is written later is not in it."""
-    kinds: tuple[keys.Kind, ...] = ("data", "chunks", "blobs")
+    kinds: tuple[keys.Kind, ...] = ("data", "chunks", "checkpoints", "blobs")
     prefixes = [keys.folder(name, kind) for name in keys.dataset_names(backend) for kind in kinds]
     return sorted(entry for prefix in [*prefixes, keys.CLAIMS, TEMPORARY] for entry in backend.entries(prefix))
 

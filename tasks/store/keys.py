@@ -7,6 +7,7 @@
     v1/datasets/<dataset>/fates/<version>/<g>.<n>.decided.json      what came of it: the tombstone, or "kept"
     v1/datasets/<dataset>/tags/<tag>/<10**12 - seq>.json      append-only; the newest lists first
     v1/datasets/<dataset>/chunks/<version>/<key>.parquet      resume points
+    v1/datasets/<dataset>/checkpoints/<version>/<name>/...    resume points of a training (`checkpoint_files.py`)
     v1/datasets/<dataset>/blobs/<version>/<name>              logs and reports, for people
     v1/pins/<id>.json                                         what a live process needs
     v1/claims/<dataset>/<version>/<n>.json                    who makes a version now: advice
@@ -26,10 +27,12 @@ ROOT = "v1/datasets"
 PINS = "v1/pins/"
 ATTEMPTS = "v1/attempts/"
 CLAIMS = "v1/claims/"
+CHECKPOINT_COMPLETE = "complete.json"
+"""Of a resume point's files the one that is written last and removed first."""
 
 _MANIFEST = re.compile(r"([a-z0-9][a-z0-9_-]*)(?:\.([0-9]+))?\.json")
 
-Kind = Literal["data", "versions", "fates", "tags", "chunks", "blobs"]
+Kind = Literal["data", "versions", "fates", "tags", "chunks", "checkpoints", "blobs"]
 
 
 def check_version(version: str) -> str:

@@ -15,6 +15,9 @@ from tasks.store.manifest import Part
 MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """What a model may consist of. None of these can run code when it is loaded, as a pickle (.bin, .pt) can."""
 
+SMALL_SUFFIXES = tuple(suffix for suffix in MODEL_SUFFIXES if suffix != ".safetensors")
+"""What of a model is not weights: config, tokenizer, chat template."""
+
 _RANGE_NOT_SATISFIABLE = 416
 """What an object server answers where a block would begin behind the object's end."""
 

@@ -1,16 +1,20 @@
-"""What stands beside a version: chunks while it is being made, and files for people. Nothing derives from either."""
+"""What stands beside a version: chunks and resume points while it is being made, and files for people.
+
+Nothing derives from any of them.
+"""
 
 import pyarrow as pa
 
 from tasks.store import keys
 from tasks.store.backend import Backend
+from tasks.store.checkpoint_files import CheckpointFiles
 from tasks.store.errors import NotCommitted
 from tasks.store.identity import check_name
 from tasks.store.parts import decode_chunk, encode_chunk
 
 
-class SideFiles:
-    """Chunks and blobs of one place."""
+class SideFiles(CheckpointFiles):
+    """Chunks, resume points and blobs of one place."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend

@@ -15,11 +15,11 @@ from tasks.schema import DatasetRef, ModelRef
 from tasks.store import fates, keys, tags
 from tasks.store.backend import Backend, open_backend
 from tasks.store.errors import Corrupt, InvalidName, NotCommitted, StoreError
-from tasks.store.external import EXTERNAL, fetch_external
+from tasks.store.external import EXTERNAL, fetch_external, fetch_external_files
 from tasks.store.fates import Tombstone
-from tasks.store.identity import check_dataset
+from tasks.store.identity import check_dataset, digest
 from tasks.store.manifest import Derivation, Manifest, new_manifest
-from tasks.store.models import fetch_files, model_files, model_hash, read_blocks
+from tasks.store.models import SMALL_SUFFIXES, fetch_files, model_files, model_hash, read_blocks
 from tasks.store.parts import put_files, read_part
 from tasks.store.pins import Pins
 from tasks.store.rows import RowsWriter
@@ -221,6 +221,20 @@ class Store(SideFiles):
         manifest = self._expect(ref.model, ref.version, ref.content_hash)
         folder = self.cache / "models" / manifest.content_hash
         return fetch_files(self.backend, _data_key(manifest), manifest.parts, folder)
+
+    def fetch_model_files(self, ref: ModelRef, suffixes: Sequence[str] = SMALL_SUFFIXES) -> Path:
+        """A local folder with those files of the model that end so, verified; by default all but its weights.
+
+        Treat it as read-only: an outside model's own folder is returned as it is, unchecked, with all that it holds.
+
+        Raises: NotCommitted. Corrupt. StoreUnavailable.
+        """
+        if ref.model == EXTERNAL:
+            return fetch_external_files(ref, suffixes)
+        manifest = self._expect(ref.model, ref.version, ref.content_hash)
+        parts = tuple(part for part in manifest.parts if part.path.endswith(tuple(suffixes)))
+        folder = self.cache / "model_files" / f"{manifest.content_hash}-{digest(sorted(suffixes))[:8]}"
+        return fetch_files(self.backend, _data_key(manifest), parts, folder)
 
     def _publish(self, manifest: Manifest, attempt: str) -> Manifest:
         """The one act that makes a version exist. Where somebody else was first, theirs is the version.

@@ -1,4 +1,6 @@
-"""Which files are garbage: of dead attempts, of versions removed a grace ago, chunks and side files of no more use."""
+"""Which files are garbage: of dead attempts, of versions removed a grace ago; chunks, resume points and side files of
+no more use.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +11,7 @@ from tasks.store.backend import TEMPORARY, Backend, Entry
 from tasks.store.retention import DAY_SECONDS, Retention
 from tasks.store.survey import Name, Record, Survey, attempts_of
 
-_KEY = re.compile(rf"{keys.ROOT}/((?:models/)?[^/]+)/(data|chunks|blobs)/([^/]+)/(.+)")
+_KEY = re.compile(rf"{keys.ROOT}/((?:models/)?[^/]+)/(data|chunks|checkpoints|blobs)/([^/]+)/(.+)")
 
 
 class Sweep:
@@ -49,19 +51,28 @@ class Sweep:
 
     def garbage(self, objects: list[Entry]) -> Iterator[Entry]:
         """What of `objects` (sorted) nobody needs, and pins that are no longer believed."""
-        for (name, kind, attempt), group in groupby(objects, _place):
+        for (name, kind, part), group in groupby(objects, _place):
             entries = list(group)
             if kind == "data":
-                yield from self._of_attempt(name, attempt, entries)
-            elif kind == "chunks":
-                before = self._before if name in self._live else self._reuse_before
-                yield from (e for e in entries if e.modified < before and name not in self._seen.pins.holds)
+                yield from self._of_attempt(name, part, entries)
+            elif kind in ("chunks", "checkpoints"):
+                yield from self._of_work(name, kind, entries)
             elif kind == "blobs":
                 kept = name in self._live or name in self._seen.pins.holds
                 yield from (e for e in entries if not kept and self._old([e]))
             elif self._old(entries):
                 yield from entries
         yield from self._seen.pins.expired
+
+    def _of_work(self, name: Name, kind: str, entries: list[Entry]) -> Iterator[Entry]:
+        """What is there to go on with: of use until the version is committed. A resume point goes as a whole."""
+        if name in self._seen.pins.holds:
+            return
+        before = self._before if name in self._live else self._reuse_before
+        if kind == "chunks":
+            yield from (entry for entry in entries if entry.modified < before)
+        elif max(entry.modified for entry in entries) < before:
+            yield from sorted(entries, key=lambda entry: not entry.key.endswith(f"/{keys.CHECKPOINT_COMPLETE}"))
 
     def _of_attempt(self, name: Name, attempt: str, entries: list[Entry]) -> Iterator[Entry]:
         live = self._live.get(name)
@@ -106,11 +117,14 @@ class Sweep:
 
 
 def _place(entry: Entry) -> tuple[Name, str, str]:
-    """(dataset, version), kind, and the attempt of data; of other files their folder, so that they go together."""
+    """(dataset, version), kind, and the attempt of data or the name of a resume point.
+
+    Of other files their folder, so that they go together.
+    """
     match = _KEY.fullmatch(entry.key)
     if match:
-        attempt = match[4].partition("/")[0] if match[2] == "data" else ""
-        return (match[1], match[3]), match[2], attempt
+        part = match[4].partition("/")[0] if match[2] in ("data", "checkpoints") else ""
+        return (match[1], match[3]), match[2], part
     return ("", ""), "", entry.key if entry.key.startswith(TEMPORARY) else entry.key.rpartition("/")[0]
 
 

@@ -4,16 +4,28 @@ A resume point is a folder `step-00000010` of safetensors and JSON files, no pic
 name, flushed and renamed, so a folder with that name is complete.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.training.config import TrainerConfig
 from tasks.training.folders import write_json
 
 KEPT = 2  # the newest, and the one before in case the newest is lost
 RUN_FILE = "run.json"
+
+
+def run_name(config: TrainerConfig, seed: int, *parts: object) -> str:
+    """Hash of what a resume point must agree on; the parts are JSON values, such as examples and a model's config.
+
+    How often resume points are written, and what memory a server has, changes nothing and may differ.
+    """
+    operational = {"checkpoint_every", "rollout_memory_share"}
+    told = [type(config).__name__, config.model_dump(mode="json", exclude=operational), seed, *parts]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 class Checkpoints:

@@ -61,6 +61,9 @@ class RewardConfig(TrainerConfig):
     """Passes over the comparisons. Paper: 1."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Constant. Practice; the paper takes a hundredth of the pretraining rate."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Of the scalar head, constant; None: as the body's. The head starts at random where the body only adapts: about
+    ten times the body's rate lets it use what the body already tells apart. Practice."""
     batch_size: int = Field(default=64, ge=1)
     """Comparisons an optimizer step, over all devices, two sequences each. Practice."""
     max_tokens: int = Field(default=1024, ge=8)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
-from tasks.schema import Frozen, Message, Preference
+from tasks.schema import Frozen, Message, Origin, Preference
 
 Example = TypeVar("Example", bound=BaseModel)
 
@@ -28,6 +28,8 @@ class PreferenceExample(Frozen):
     """P(chosen is better)."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Of its loss, relative to the others."""
+    origin: Origin = "ai"
+    """Who said which is better. An `ai` comparison is of the policy's own samples; figures tell the two apart."""
 
 
 class PromptExample(Frozen):
@@ -45,6 +47,7 @@ def preference_examples(preferences: list[Preference]) -> list[PreferenceExample
             rejected=row.rejected,
             target_prob=row.target_prob,
             weight=row.weight,
+            origin=row.origin,
         )
         for row in preferences
         if row.status == "ok"

@@ -37,23 +37,23 @@ def longest_row(folder: Path, max_tokens: int) -> int:
     return min(max_tokens, config.get("max_position_embeddings", max_tokens))
 
 
-def load_policy(folder: Path) -> "PreTrainedModel":
-    """The causal language model of a folder, in float32 whatever it was saved in."""
+def load_policy(folder: Path, precision: Precision = "float32") -> "PreTrainedModel":
+    """The causal language model of a folder, in `precision` whatever it was saved in."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
 
 
-def load_scalar_model(folder: Path) -> "PreTrainedModel":
-    """A model with one scalar head in float32: a reward model, or a policy's body under a new random head.
+def load_scalar_model(folder: Path, precision: Precision = "float32") -> "PreTrainedModel":
+    """A model with one scalar head: a reward model, or a policy's body under a new random head.
 
     Seed torch before: a head that the folder lacks is drawn here.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=getattr(torch, precision))
 
 
 def save_model(model: "PreTrainedModel", tokenizer_folder: Path, output: Path, precision: Precision) -> None:

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from tasks.training.folders import training_device
+
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
@@ -25,7 +27,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=training_device)
 
     @classmethod
     def join(cls) -> "Ranks":
@@ -52,19 +54,38 @@ class Ranks:
         """(all rows, ...) on the CPU, in the order that `share` cut, from everybody's (rows, ...) of equal shape."""
         if self.size == 1:
             return rows.cpu()
-        parts = [torch.empty_like(rows) for _ in range(self.size)]
-        distributed.all_gather(parts, rows.contiguous())
+        mine = rows.to(self.device).contiguous()
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        distributed.all_gather(parts, mine)
         return torch.stack(parts, dim=1).flatten(0, 1).cpu()
 
+    def gather_sequences(self, sequences: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
+        """As `gather`, of sequences of numbers from 0 up, none longer than `longest`."""
+        if self.size == 1:
+            return [list(sequence) for sequence in sequences]
+        padded = torch.full((len(sequences), longest), -1)
+        for row, sequence in zip(padded, sequences, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence)
+        return [row[row >= 0].tolist() for row in self.gather(padded)]
+
+    def add(self, figures: Sequence[float]) -> list[float]:
+        """Each figure's sum over everybody."""
+        if self.size == 1:
+            return list(figures)
+        return self.gather(torch.tensor([figures], dtype=torch.float64)).sum(0).tolist()
+
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace each gradient by the sum of everybody's; one that has none counts as zero."""
+        """Replace each trained parameter's gradient by the sum of everybody's; one that has none counts as zero."""
         if self.size == 1:
             return
+        under_way = []
         for parameter in parameters:
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                distributed.all_reduce(parameter.grad)
+                under_way.append(distributed.all_reduce(parameter.grad, async_op=True))
+        for work in under_way:
+            work.wait()
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set anywhere; everybody must ask."""
@@ -78,3 +99,7 @@ class Ranks:
         """Until all are here."""
         if self.size > 1:
             distributed.barrier()
+
+
+ALONE = Ranks()
+"""The one process of a training that is not spread."""

@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.training.adapters import base_precision, lora_config
+from tasks.training.checkpoints import run_name
 from tasks.training.config import RewardConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import PreferenceExample
-from tasks.training.folders import load_scalar_model, longest_row, save_model, write_json
-from tasks.training.scoring import SCALE_FILE, raw_scores
+from tasks.training.folders import load_scalar_model, longest_row, save_model, training_device, write_json
+from tasks.training.reward_figures import calibration, measure, models_agreement, scale_of, side_scores
+from tasks.training.scoring import SCALE_FILE
 from tasks.training.supervision import Supervision
-from tasks.training.trl_trainer import run_trainer, trainer_arguments
+from tasks.training.trl_trainer import run_trainer, trained_model, trainer_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
 
@@ -32,15 +35,19 @@ def train_reward(
     output: Path,
     seed: int,
     watched: Supervision,
+    compared: Path | None = None,
 ) -> dict[str, Any]:
     """Fit a scalar head and the body of `model` to the preferences and save them in `output`.
 
-    `reward_scale.json` beside the weights keeps mean and standard deviation of the raw scores over the
-    completions trained on, by which `scoring` standardises.
+    `reward_scale.json` beside the weights keeps mean and standard deviation of the raw scores over the policy's own
+    samples among what was trained on (`scale_of`), by which `scoring` standardises. `compared` is the folder of
+    another reward model, trained on other prompts, whose margins on the held-out rows are set beside this one's.
 
-    Returns: counts, and `held_out_*` figures (None without held-out rows) beside their `train_*` twins:
-    `cross_entropy`, its `entropy_floor` (nats a comparison), `accuracy` (see `agreement`); weights do not enter them.
+    Returns: counts, `held_out_*` figures (None without held-out rows) beside their `train_*` twins, of all rows and of
+    each origin (`measure`), `held_out_calibration` (bins), with `compared` `models_agreement`, and `history` (a dict a
+    step). Of several processes the first measures and saves, and the others return {}.
     Raises: ValueError: no comparison fits `max_tokens` and the context, or every completion got the same score.
+    FloatingPointError: training diverged.
     """
     tokenizer = load_tokenizer(model)
     train, held_out = split_by_prompt(preferences, config.held_out_fraction, seed)
@@ -52,19 +59,31 @@ def train_reward(
             f"reward: none of {len(train)} comparisons fits {limit} tokens; "
             "raise max_tokens (the context permitting) or give comparisons"
         )
-    reward, num_steps = _fit(config, rows, tokenizer, model, seed, watched)
-    metrics = _measure(reward, rows, "train_")
-    metrics |= _measure(reward, held_out_rows, "held_out_")
-    scale = _scale(raw_scores(reward, [row[side] for row in rows for side in ("chosen_ids", "rejected_ids")]))
+    run = run_name(config, seed, "reward", (model / "config.json").read_text(encoding="utf-8"), rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(config, rows, tokenizer, model, scratch, seed)
+        history = run_trainer(trainer, watched, run)
+    trained = trained_model(trainer, lambda: load_scalar_model(model))
+    if trained is None:
+        return {}
+    reward = trained.to(training_device()).eval()
+    scores, held_out_scores = side_scores(reward, rows), side_scores(reward, held_out_rows)
+    metrics = measure(rows, scores, "train_") | measure(held_out_rows, held_out_scores, "held_out_")
+    metrics["held_out_calibration"] = calibration(held_out_rows, held_out_scores)
+    if compared:
+        other = load_scalar_model(compared).to(reward.device).eval()
+        metrics |= models_agreement(held_out_scores, side_scores(other, held_out_rows))
+    scale = scale_of(rows, scores)
     save_model(reward, model, output, config.precision)
     write_json(output / SCALE_FILE, scale)
     return metrics | {
         "num_train": len(rows),
         "num_held_out": len(held_out_rows),
         "num_too_long": len(preferences) - len(rows) - len(held_out_rows),
-        "num_steps": num_steps,
+        "num_steps": trainer.state.global_step,
         "score_mean": scale["mean"],
         "score_std": scale["std"],
+        "history": history,
     }
 
 
@@ -84,45 +103,30 @@ def split_by_prompt(
     return train, held_out
 
 
-def agreement(margins: Sequence[float], targets: Sequence[float]) -> float | None:
-    """Share of comparisons whose margin r_chosen - r_rejected is on the label's side.
-
-    Undecided labels (0.5) are left aside; None if no label is decided.
-    """
-    decided = [(margin > 0) == (target > 0.5) for margin, target in zip(margins, targets, strict=True) if target != 0.5]
-    return sum(decided) / len(decided) if decided else None
-
-
-def _fit(
-    config: RewardConfig,
-    rows: list[Row],
-    tokenizer: "PreTrainedTokenizerBase",
-    model: Path,
-    seed: int,
-    watched: Supervision,
-) -> tuple["PreTrainedModel", int]:
+def make_trainer(
+    config: RewardConfig, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", model: Path, scratch: str, seed: int
+) -> Any:
+    """TRL's trainer of a scalar head and all weights under it, or adapters."""
     import torch
     from datasets import Dataset
     from trl import RewardConfig as TrlConfig
 
-    from tasks.training.soft_reward import SoftPreferenceCollator, SoftRewardTrainer
+    from tasks.training.soft_reward import SoftPreferenceCollator, SoftRewardTrainer, blank_row
 
-    torch.manual_seed(seed)  # the new head is drawn while loading
-    reward = load_scalar_model(model)
+    torch.manual_seed(seed)  # the new head is drawn while loading, adapters while the trainer is made
+    reward = load_scalar_model(model, base_precision(config))
+    reward.score.float()  # it is trained, whatever the frozen weights under adapters are held in
     reward.config.pad_token_id = tokenizer.pad_token_id
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = SoftRewardTrainer(
-            model=reward,
-            args=TrlConfig(
-                center_rewards_coefficient=config.center_coefficient,
-                **trainer_arguments(config, scratch, seed, len(rows)),
-            ),
-            data_collator=SoftPreferenceCollator(pad_token_id=tokenizer.pad_token_id),
-            train_dataset=Dataset.from_list(_with_mean_weight_1(rows)),
-            processing_class=tokenizer,
-        )
-        run_trainer(trainer, watched.log)
-    return reward.eval(), trainer.state.global_step
+    arguments = trainer_arguments(config, scratch, seed)
+    return SoftRewardTrainer(
+        model=reward,
+        args=TrlConfig(center_rewards_coefficient=config.center_coefficient, **arguments),
+        data_collator=SoftPreferenceCollator(pad_token_id=tokenizer.pad_token_id),
+        train_dataset=Dataset.from_list([*_with_mean_weight_1(rows), blank_row(tokenizer.eos_token_id)]),
+        processing_class=tokenizer,
+        peft_config=lora_config(config, "SEQ_CLS"),
+        head_learning_rate=config.head_learning_rate,
+    )
 
 
 def _encode_rows(
@@ -135,7 +139,8 @@ def _encode_rows(
         rejected = prompt + encode_completion(tokenizer, preference.rejected)
         if max(len(chosen), len(rejected)) <= max_tokens:
             sides = {"chosen_ids": chosen, "rejected_ids": rejected}
-            rows.append(sides | {"target_prob": preference.target_prob, "weight": preference.weight})
+            labels = preference.model_dump(include={"target_prob", "weight", "origin"})
+            rows.append(sides | labels)
     return rows
 
 
@@ -143,34 +148,6 @@ def _with_mean_weight_1(rows: Sequence[Row]) -> list[Row]:
     """The rows with their weights scaled, so that weights say what counts more and not how fast to learn."""
     mean = statistics.fmean(row["weight"] for row in rows)
     return [row | {"weight": row["weight"] / mean} for row in rows]
-
-
-def _measure(reward: "PreTrainedModel", rows: list[Row], prefix: str) -> dict[str, float | None]:
-    """Cross entropy beside the least it could be: the entropy of the labels themselves."""
-    import torch
-    from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-
-    if not rows:
-        return dict.fromkeys((prefix + "cross_entropy", prefix + "entropy_floor", prefix + "accuracy"))
-    chosen = raw_scores(reward, [row["chosen_ids"] for row in rows])
-    rejected = raw_scores(reward, [row["rejected_ids"] for row in rows])
-    margins = torch.tensor(chosen) - torch.tensor(rejected)
-    targets = torch.tensor([row["target_prob"] for row in rows])
-    return {
-        prefix + "cross_entropy": binary_cross_entropy_with_logits(margins, targets).item(),
-        prefix + "entropy_floor": binary_cross_entropy(targets, targets).item(),
-        prefix + "accuracy": agreement(margins.tolist(), targets.tolist()),
-    }
-
-
-def _scale(scores: Sequence[float]) -> dict[str, float]:
-    scale = {"mean": statistics.fmean(scores), "std": statistics.pstdev(scores)}
-    if not scale["std"] > 1e-6:
-        raise ValueError(
-            f"reward: all {len(scores)} training completions score {scale['mean']:.4g}, expected different ones; "
-            "are the comparisons' two sides equal, or is the learning rate far off?"
-        )
-    return scale
 
 
 def _prompt_key(preference: PreferenceExample, seed: int) -> bytes:

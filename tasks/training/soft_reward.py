@@ -1,5 +1,6 @@
 """TRL's reward trainer with soft targets. Importing this imports torch and TRL: do it inside a function."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from trl import RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from tasks.training.passes import InPasses
+
+HEAD = "score"
+"""What transformers calls the scalar head of a causal model."""
 SOFT_COLUMNS = ("target_prob", "weight")
 """What a row has beside the tokens that TRL knows of."""
 
@@ -39,19 +44,71 @@ class SoftPreferenceCollator(DataCollatorForPreference):
         return batch
 
 
-class SoftRewardTrainer(RewardTrainer):
-    """`RewardTrainer` whose rows carry `target_prob` and `weight`. TRL's metrics stay; its `accuracy` reads p as 1."""
+class SoftRewardTrainer(InPasses, RewardTrainer):
+    """`RewardTrainer` whose rows carry `target_prob` and `weight`, and whose last row is `blank_row`.
+
+    Figures: `accuracy` (share of decided labels whose side scores higher), `margin` and `mean_reward`.
+    """
+
+    loss_is_scaled_for_ga = True  # a row counts the same in a short micro-batch as in a full one
+
+    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any) -> None:
+        self.head_learning_rate = head_learning_rate
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """With `head_learning_rate`, the head is a group of its own."""
+        made = self.optimizer is not None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if not made and self.head_learning_rate is not None:
+            named = (self.model if model is None else model).named_parameters()
+            split_off(optimizer, [p for name, p in named if HEAD in name.split(".")], self.head_learning_rate)
+        return optimizer
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         self._signature_columns += [name for name in SOFT_COLUMNS if name not in self._signature_columns]
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Rows of the optimizer step, over all processes; blank ones are none."""
+        rows = torch.cat([batch["weight"] for batch in batch_samples]).to(device)
+        return self.accelerator.gather((rows > 0).sum()).sum()
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    ) -> torch.Tensor:
+        assert not return_outputs and num_items_in_batch is not None, "it trains, and measures elsewhere"
         inputs = dict(inputs)
         target_prob, weight = (inputs.pop(name) for name in SOFT_COLUMNS)
-        _, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        logits = model(**inputs, use_cache=False).logits
+        chosen, rejected = logits.squeeze(-1).float().chunk(2)
         loss = soft_preference_loss(chosen, rejected, target_prob, weight, self.args.center_rewards_coefficient)
-        return (loss, outputs) if return_outputs else loss
+        self._note(torch.stack([chosen.detach(), rejected.detach(), target_prob, weight], dim=1), inputs)
+        # gradients are averaged over the processes
+        return loss * len(weight) / num_items_in_batch * self.accelerator.num_processes
+
+    def _note(self, columns: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """Keep a micro-batch's figures, over all processes; TRL's `log` averages those of a step."""
+        chosen, rejected, target_prob, weight = self.accelerator.gather(columns).unbind(1)
+        margin, real, decided = chosen - rejected, weight > 0, target_prob != 0.5
+        figures = {"margin": margin[real], "mean_reward": ((chosen + rejected) / 2)[real]}
+        if (real & decided).any():
+            figures["accuracy"] = ((margin > 0) == (target_prob > 0.5))[real & decided].float()
+        for name, values in figures.items():
+            self._metrics["train"][name].append(values.mean().item())
+        self._total_train_tokens += int(self.accelerator.gather(inputs["attention_mask"].sum()).sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+
+
+def split_off(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], learning_rate: float) -> None:
+    """Give those of the parameters that the optimizer trains a group of their own, with this rate."""
+    wanted = {id(parameter) for parameter in parameters}
+    taken = [p for group in optimizer.param_groups for p in group["params"] if id(p) in wanted]
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in wanted]
+    optimizer.add_param_group({"params": taken, "lr": learning_rate, "weight_decay": 0.0})
+
+
+def blank_row(eos: int) -> dict[str, Any]:
+    """A comparison that weighs nothing."""
+    return {"chosen_ids": [eos], "rejected_ids": [eos], "target_prob": 0.5, "weight": 0.0}

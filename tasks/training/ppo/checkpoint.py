@@ -5,6 +5,7 @@ prompts, samples and shuffles are functions of (seed, number of the update).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,24 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """Metrics of each finished update."""
     rollouts: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Figures of each policy measured, the SL policy's first."""
 
 
 def save_checkpoint(
-    points: Checkpoints, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+    points: Checkpoints,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    also: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write a resume point."""
+    """Write a resume point; `also` adds files to it."""
 
     def fill(folder: Path) -> None:
-        save_file({name: tensor.detach() for name, tensor in model.named_parameters()}, folder / "model.safetensors")
+        save_file({name: p.detach() for name, p in trained(model).items()}, folder / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
         write_json(folder / "progress.json", asdict(progress))
+        also(folder)
 
     points.write(progress.next_update, fill)
 
@@ -51,22 +59,27 @@ def load_checkpoint(points: Checkpoints, model: nn.Module, optimizer: torch.opti
         return None
     tensors = load_file(newest / "model.safetensors")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained(model).items():
             parameter.copy_(tensors[name])
     _load_optimizer(load_file(newest / "optimizer.safetensors"), model, optimizer)
     return Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by name; with adapters those and the value head alone."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
         f"{name}/{key}": value.detach()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model).items()
         for key, value in optimizer.state[parameter].items()
     }
 
 
 def _load_optimizer(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    parameters = dict(model.named_parameters())
+    parameters = trained(model)
     for name, value in tensors.items():
         owner, key = name.rsplit("/", 1)
         parameter = parameters[owner]

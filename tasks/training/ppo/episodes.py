@@ -1,7 +1,7 @@
 """From prompts to what an update learns from: completions, scores, KL, values, advantages."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.training.batching import chunks_by_length, pad_right, spans_mask
-from tasks.training.config import Precision
+from tasks.training.config import Precision, check_divides
 from tasks.training.encode import load_tokenizer
 from tasks.training.folders import load_policy, load_scalar_model, training_device
 from tasks.training.ppo.losses import gae, kl_penalty, penalise_missing_eos, token_rewards, whiten
@@ -17,13 +17,17 @@ from tasks.training.ppo.model import (
     PolicyAndValue,
     check_plain_head,
     disable_dropout,
+    final_scores,
+    keep_frozen_in,
     response_logits,
-    token_entropies,
     token_logprobs,
+    token_logprobs_and_entropies,
+    with_adapters,
 )
-from tasks.training.ppo.rollout import sample_completions
+from tasks.training.ppo.rollout import Sampler, sample_completions
+from tasks.training.ranks import ALONE, Ranks
 from tasks.training.rl_config import PPOConfig
-from tasks.training.scoring import load_scale, raw_scores
+from tasks.training.scoring import load_scale
 
 FORWARD_FACTOR = 4  # without gradients so many more episodes fit a pass
 
@@ -34,6 +38,7 @@ class Models:
 
     learner: PolicyAndValue
     reference: PreTrainedModel
+    """With adapters the policy itself: ask it `as_reference`."""
     reward: PreTrainedModel
     score_mean: float
     score_std: float
@@ -41,7 +46,11 @@ class Models:
 
     @property
     def device(self) -> torch.device:
-        return self.reference.device
+        return self.reward.device
+
+    def as_reference(self) -> AbstractContextManager[object]:
+        """Within it the reference is one, also where it is the policy under its adapter."""
+        return self.reference.disable_adapter() if self.reference is self.learner.policy else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -66,40 +75,65 @@ class Episodes:
     """Mean over tokens, nats."""
 
 
-def load_models(policy: Path, reward: Path) -> Models:
+def load_models(policy: Path, reward: Path, config: PPOConfig, ranks: Ranks = ALONE) -> Models:
     """Policy and reference model from `policy`; reward and value model from `reward`, the latter's head zeroed.
 
-    Raises: ValueError: the reward model has no scale or another vocabulary, or the policy's head is special.
+    With adapters only they and the value head are trained, and the reference is the policy without its own. What is
+    frozen keeps its linear layers in `config.precision`. Seed torch before: half of each adapter is drawn.
+
+    Raises: ValueError: the reward model has no scale or another vocabulary, the policy's head is special, or the
+    batches cannot be shared among the processes.
     """
+    check_shares(config, ranks)
     tokenizer = load_tokenizer(policy)
     if load_tokenizer(reward).get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"ppo: reward model {reward} and policy {policy} have different vocabularies, expected the same: "
             "train the reward model from this policy"
         )
-    device = training_device()
-    learner = PolicyAndValue(load_policy(policy), load_scalar_model(reward)).to(device)
-    torch.nn.init.zeros_(learner.value.score.weight)
-    disable_dropout(learner)
-    reference = load_policy(policy).to(device).eval().requires_grad_(False)
-    check_plain_head(reference)
-    reward_model = load_scalar_model(reward).to(device).eval().requires_grad_(False)
+    learner = _load_learner(policy, reward, config)
+    reference = learner.policy if config.lora_rank else load_policy(policy).eval().requires_grad_(False)
+    reward_model = load_scalar_model(reward).eval().requires_grad_(False)
+    for model in (learner, reference, reward_model):
+        keep_frozen_in(config.precision, model)
+        model.to(training_device())
     return Models(learner, reference, reward_model, *load_scale(reward), tokenizer)
 
 
+def check_shares(config: PPOConfig, ranks: Ranks) -> None:
+    """Raises: ValueError: a batch cannot be cut in equal shares."""
+    check_divides(config.batch_size, "ppo: batch_size", ranks.size, "the number of processes")
+    check_divides(config.mini_batch_size, "ppo: mini_batch_size", ranks.size, "the number of processes")
+
+
 def collect_episodes(
-    models: Models, config: PPOConfig, prompts: list[list[int]], uniforms: torch.Tensor, kl_coef: float
+    models: Models,
+    config: PPOConfig,
+    prompts: list[list[int]],
+    uniforms: torch.Tensor,
+    kl_coef: float,
+    ranks: Ranks = ALONE,
+    sample: Sampler = sample_completions,
 ) -> Episodes:
-    """Sample a completion a prompt and work out its advantages. `uniforms` as in `sample_completions`."""
-    eos = models.tokenizer.eos_token_id
+    """Sample a completion a prompt and work out its advantages. `uniforms` as in `sample_completions`.
+
+    Each process samples and measures its share; then all have all, so that advantages are whitened over all tokens.
+    """
+    eos, room = models.tokenizer.eos_token_id, uniforms.shape[1]
+    mine = ranks.share(range(len(prompts)))
+    assert len(mine) * ranks.size == len(prompts), "processes must measure equally many"
     models.learner.eval()  # in training mode, gradient checkpointing would drop the key-value cache
+    own_prompts = [prompts[i] for i in mine]
     with autocast(models.device, config.precision):
-        completions = sample_completions(models.learner.policy, prompts, uniforms, config.temperature, eos)
-        sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-        raw = torch.tensor(raw_scores(models.reward, sequences))
-        measured = _measure_tokens(models, config, prompts, completions)
-    logprobs, reference_logprobs, values, entropies, mask = measured
-    scores = (raw - models.score_mean) / models.score_std
+        own = sample(models.learner.policy, own_prompts, uniforms[mine], config.temperature, eos)
+        _check_completions(own, len(mine))
+        raw, measured = _measure(models, config, own_prompts, own, room)
+    completions = ranks.gather_sequences(own, room)
+    lengths = torch.tensor([len(completion) for completion in completions])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    columns = ranks.gather(measured)[..., : mask.shape[1]].movedim(1, 0).contiguous()
+    logprobs, reference_logprobs, values, entropies = columns
+    scores = (ranks.gather(raw) - models.score_mean) / models.score_std
     ended = torch.tensor([completion[-1] == eos for completion in completions])
     penalty = kl_penalty(logprobs, reference_logprobs, config.kl_estimator)
     final = penalise_missing_eos(scores, ended, config.missing_eos_penalty)
@@ -135,34 +169,51 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def _check_completions(completions: list[list[int]], num_prompts: int) -> None:
+    lengths = [len(completion) for completion in completions]
+    if len(lengths) != num_prompts or 0 in lengths:
+        raise ValueError(
+            f"ppo: the sampler returned completions of {lengths} tokens for {num_prompts} prompts, "
+            "expected one of at least a token each"
+        )
+
+
+def _load_learner(policy: Path, reward: Path, config: PPOConfig) -> PolicyAndValue:
+    policy_model, value_model = load_policy(policy), load_scalar_model(reward)
+    torch.nn.init.zeros_(value_model.score.weight)
+    check_plain_head(policy_model)
+    learner = PolicyAndValue(
+        with_adapters(policy_model, config, "CAUSAL_LM"), with_adapters(value_model, config, "SEQ_CLS")
+    )
+    disable_dropout(learner)
+    return learner
+
+
 @torch.no_grad()
-def _measure_tokens(
-    models: Models, config: PPOConfig, prompts: list[list[int]], completions: list[list[int]]
-) -> tuple[torch.Tensor, ...]:
-    """(logprobs, reference logprobs, values, entropies, mask), each (batch, time), on the CPU.
+def _measure(
+    models: Models, config: PPOConfig, prompts: list[list[int]], completions: list[list[int]], room: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw scores (batch,), and (batch, 4, room) by token: logprobs, reference logprobs, values, entropies.
 
     Log-probabilities are recomputed with the training pass: an update's first ratio is then exactly 1.
     """
-    lengths = torch.tensor([len(completion) for completion in completions])
-    mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    columns = torch.zeros((4, *mask.shape))
+    scores, figures = torch.zeros(len(prompts)), torch.zeros(len(prompts), 4, room)
     totals = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     for rows in chunks_by_length(totals, FORWARD_FACTOR * config.micro_batch_size):
         ids, response = padded_batch(
             [prompts[i] for i in rows], [completions[i] for i in rows], models.reward.config.pad_token_id
         )
         ids, response = ids.to(models.device), response.to(models.device)
-        logits, values = models.learner(ids, response, config.temperature)
-        reference = response_logits(models.reference, ids, response, config.temperature)
+        scores[rows] = final_scores(models.reward, ids, response).cpu()
         tokens = ids[response]
-        packed = (
-            token_logprobs(logits, tokens),
-            token_logprobs(reference, tokens),
-            values,
-            token_entropies(logits),
-        )
-        for column, flat in zip(columns, packed, strict=True):
-            padded = torch.zeros(len(rows), mask.shape[1])
-            padded[mask[rows]] = flat.float().cpu()
-            column[rows] = padded
-    return (*columns, mask)
+        logits, values = models.learner(ids, response, config.temperature)
+        logprobs, entropies = token_logprobs_and_entropies(logits, tokens)
+        with models.as_reference():
+            reference = token_logprobs(response_logits(models.reference, ids, response, config.temperature), tokens)
+        lengths = torch.tensor([len(completions[i]) for i in rows])
+        padded = torch.zeros(len(rows), 4, room)
+        padded.movedim(1, 2)[torch.arange(room) < lengths[:, None]] = torch.stack(
+            (logprobs, reference, values, entropies), dim=1
+        ).cpu()
+        figures[rows] = padded
+    return scores, figures

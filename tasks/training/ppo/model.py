@@ -1,12 +1,16 @@
 """The policy and the value model: two networks of one architecture, no weights shared, one optimizer."""
 
 import torch
+from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from tasks.training.adapters import TaskType, lora_config
+from tasks.training.config import Precision, TrainerConfig
+
 
 class PolicyAndValue(nn.Module):
-    """One module, so that one wrapper (DDP, FSDP) and one backward pass serve both."""
+    """One module, so that one backward pass and one optimizer serve both. Either may be wrapped in adapters."""
 
     def __init__(self, policy: PreTrainedModel, value: PreTrainedModel) -> None:
         super().__init__()
@@ -30,12 +34,19 @@ def response_logits(
 ) -> torch.Tensor:
     """Float32 logits / temperature (tokens, vocabulary): the head runs on response positions alone."""
     states = _states_before(policy, ids, response)
-    return policy.get_output_embeddings()(states).float() / temperature
+    return _full(policy.get_output_embeddings()(states)) / temperature
 
 
 def response_values(value: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Float32 values (tokens,)."""
-    return value.score(_states_before(value, ids, response)).squeeze(-1).float()
+    return _full(plain(value).score(_states_before(value, ids, response)).squeeze(-1))
+
+
+def final_scores(reward: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """Float32 raw scores (batch,) at the last response token of each row."""
+    last = (response * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
+    states = _last_states(reward, ids)[torch.arange(len(ids), device=ids.device), last]
+    return _full(reward.score(states).squeeze(-1))
 
 
 def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -43,10 +54,35 @@ def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return -nn.functional.cross_entropy(logits, tokens, reduction="none")
 
 
-def token_entropies(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats (tokens,) of each row's distribution."""
+def token_logprobs_and_entropies(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_logprobs`, and the entropy in nats (tokens,) of each row's distribution."""
     logprobs = logits.log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+    chosen = logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+    return chosen, -(logprobs.exp() * logprobs).sum(-1)
+
+
+def with_adapters(model: PreTrainedModel, config: TrainerConfig, task_type: TaskType) -> PreTrainedModel | PeftModel:
+    """The model in a wrapper whose adapters alone are trained; as it is where the config wants none."""
+    adapters = lora_config(config, task_type)
+    return get_peft_model(model, adapters) if adapters else model
+
+
+def plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model under a wrapper of adapters; these are within its layers and take part in its passes."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def keep_frozen_in(precision: Precision, model: nn.Module) -> None:
+    """Keep the frozen linear layers of a model in `precision`.
+
+    It is what autocast makes of them in every pass, so that no figure changes; all else stays float32, because
+    autocast leaves it so. A weight that is an embedding too is left as it is.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for layer in model.modules():
+        is_frozen = isinstance(layer, nn.Linear) and not any(p.requires_grad for p in layer.parameters())
+        if is_frozen and id(layer.weight) not in embeddings:
+            layer.to(getattr(torch, precision))
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -78,5 +114,13 @@ def check_plain_head(policy: PreTrainedModel) -> None:
 
 def _states_before(model: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Last hidden states (tokens, hidden) at the positions that predict the response tokens."""
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return states[:, :-1][response[:, 1:]]
+    return _last_states(model, ids)[:, :-1][response[:, 1:]]
+
+
+def _last_states(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    return plain(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def _full(x: torch.Tensor) -> torch.Tensor:
+    """In float32; what is finer stays so."""
+    return x if x.dtype == torch.float64 else x.float()

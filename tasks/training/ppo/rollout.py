@@ -4,13 +4,17 @@ A completion depends on its prompt and on its own row of random numbers, not on 
 rounding), so resuming needs no state of a generator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 from tasks.training.batching import batches_by_length, pad_left
+from tasks.training.ppo.model import plain
+
+Sampler = Callable[[PreTrainedModel, Sequence[Sequence[int]], torch.Tensor, float, int], list[list[int]]]
+"""What `sample_completions` is: (policy, prompts, uniforms, temperature, eos_token_id) to completions."""
 
 TOKENS_PER_BATCH = 32_768  # bounds the cache, not the results
 SHRINK_BELOW = 0.8  # finished rows are dropped once fewer than this share still runs
@@ -32,7 +36,7 @@ def sample_completions(
     completions: list[list[int]] = [[] for _ in prompts]
     room = uniforms.shape[1]
     for batch in batches_by_length([len(prompt) + room for prompt in prompts], TOKENS_PER_BATCH):
-        tokens = _sample_batch(policy, [prompts[i] for i in batch], uniforms[batch], temperature, eos_token_id)
+        tokens = _sample_batch(plain(policy), [prompts[i] for i in batch], uniforms[batch], temperature, eos_token_id)
         for i, row in zip(batch, tokens.tolist(), strict=True):
             completions[i] = row[: row.index(eos_token_id) + 1] if eos_token_id in row else row
     return completions
@@ -58,8 +62,9 @@ def _sample_batch(
         ).last_hidden_state
         logits = policy.get_output_embeddings()(states[:, -1]).float() / temperature
         drawn = _draw(logits, uniforms[rows, step].to(logits.device))
-        tokens[rows[running], step] = drawn.cpu()[running]
-        running &= drawn.cpu() != eos_token_id
+        seen = drawn.cpu()
+        tokens[rows[running], step] = seen[running]
+        running &= seen != eos_token_id
         if not running.any():
             break
         ids, position, mask = drawn[:, None], position[:, -1:] + 1, pad(mask, (0, 1), value=1)

@@ -1,24 +1,33 @@
-"""The loop of PPO: sample, score, estimate advantages, optimise; again (section 4.1)."""
+"""PPO from model folders to a model folder (section 4.1): `loop` has the loop, this what is before and after it."""
 
-import hashlib
+import contextlib
 import json
-import time
+import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tasks.schema import Message
-from tasks.training.checkpoints import Checkpoints
+from tasks.training.adapters import merged
+from tasks.training.checkpoints import Checkpoints, run_name
 from tasks.training.encode import encode_prompt
-from tasks.training.folders import longest_row, save_model
-from tasks.training.ppo.checkpoint import Progress, load_checkpoint, save_checkpoint
-from tasks.training.ppo.episodes import Episodes, Models, collect_episodes, load_models
-from tasks.training.ppo.losses import adapt_kl_coef
-from tasks.training.ppo.update import make_optimizer, optimise
+from tasks.training.folders import load_policy, longest_row, save_model
+from tasks.training.ppo.best import BestPolicy
+from tasks.training.ppo.checkpoint import Progress, load_checkpoint
+from tasks.training.ppo.episodes import Models, load_models
+from tasks.training.ppo.evaluation import Prompt, load_held_out_reward, set_aside
+from tasks.training.ppo.loop import Training, run_updates
+from tasks.training.ppo.rollout import Sampler, sample_completions
+from tasks.training.ppo.rules import Stop, choose_result
+from tasks.training.ppo.update import make_optimizer
+from tasks.training.ranks import Ranks
 from tasks.training.rl_config import PPOConfig
-from tasks.training.supervision import Log, Supervision
+from tasks.training.supervision import Supervision
+
+logger = logging.getLogger(__name__)
 
 
 def train_ppo(
@@ -30,122 +39,128 @@ def train_ppo(
     seed: int,
     watched: Supervision,
     rollouts: Path | None = None,
+    held_out_reward: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `policy` against `reward` on the prompts and save it in `output`.
+    """Train `policy` against `reward` on the prompts and save the best policy measured in `output`.
 
+    It is measured on prompts set aside, by `held_out_reward` if there is one; where none are set aside, the last
+    policy is saved. Training ends early where one of `config.rules` is broken: the result is the best before.
     Where `watched` keeps resume points, a run that finds one goes on from it to exactly the result it would have
     had. `rollouts`, if given, becomes a file of JSON lines, the kept episodes: prompt (position in `prompts`), update,
-    completion, score, kl, num_tokens.
+    completion, score, kl, num_tokens. Of several processes the first writes.
 
-    Returns: `num_prompts`, `num_too_long` (left out), `history` (a dict of metrics an update).
+    Returns: `algorithm`; `num_prompts` (trained on), `num_eval_prompts` (set aside), `num_too_long` (left out);
+    `num_updates` (done), `best_update` and `outcome` (the result, as a number and in words), `stopped` (None or
+    `rule`, `update`, `message`); `evaluations` (figures of `evaluate` by `update`); `history` (metrics an update).
     Raises: ValueError: no prompt fits, models that do not belong together, a checkpoint of another run.
-    FloatingPointError: training diverged.
+    FloatingPointError: training diverged. Leaving: asked to by `watched`; the resume point is written.
     """
-    torch.manual_seed(seed)  # only a head that the reward folder lacks would be drawn from it
-    models = load_models(policy, reward)
+    ranks = Ranks.join()
+    room = longest_row(policy, config.max_prompt_tokens + config.max_tokens) - config.max_tokens
+    with _sampler(config, ranks, policy, room + config.max_tokens) as sample:
+        training = _prepare(config, prompts, policy, reward, seed, watched, held_out_reward, ranks, room)
+        stop = run_updates(training, sample)
+    result = _conclude(training, stop, policy, output, rollouts)
+    num_fit = len(training.trained_on) + len(training.measured_on)
+    return result | {"num_too_long": len(prompts) - num_fit}
+
+
+def _prepare(
+    config: PPOConfig,
+    prompts: Sequence[Sequence[Message]],
+    policy: Path,
+    reward: Path,
+    seed: int,
+    watched: Supervision,
+    held_out_reward: Path | None,
+    ranks: Ranks,
+    room: int,
+) -> Training:
+    """A training at its start, or where its newest resume point left it."""
+    torch.manual_seed(seed)  # for what is drawn while loading: adapters, and a head that the reward folder lacks
+    models = load_models(policy, reward, config, ranks)
     if config.gradient_checkpointing:
         _enable_gradient_checkpointing(models)
-    room = longest_row(policy, config.max_prompt_tokens + config.max_tokens) - config.max_tokens
     encoded = _encode_prompts(models, prompts, room)
-    run = _run_name(config, seed, policy, reward, encoded)
+    trained_on, measured_on = set_aside(encoded, config.eval_prompts, seed)
+    folders = [policy, reward, *([held_out_reward] if held_out_reward else [])]
+    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    points = Checkpoints(watched.checkpoints, run_name(config, seed, encoded, configs), watched.on_checkpoint)
+    judge = load_held_out_reward(held_out_reward, models, config.precision) if held_out_reward else None
     optimizer = make_optimizer(models.learner, config)
-    points = Checkpoints(watched.checkpoints, run, watched.on_checkpoint)
-    progress = load_checkpoint(points, models.learner, optimizer)
-    progress = progress or Progress(kl_coef=config.kl_coef)
-    while progress.next_update < config.num_updates:
-        _run_update(models, optimizer, config, encoded, seed, progress, watched.log)
-        if progress.next_update % config.checkpoint_every == 0:
-            save_checkpoint(points, progress, models.learner, optimizer)
-    save_model(models.learner.policy, policy, output, config.precision)
-    if rollouts:
-        lines = (json.dumps(rollout, ensure_ascii=False, sort_keys=True) + "\n" for rollout in progress.rollouts)
-        rollouts.write_text("".join(lines), encoding="utf-8")
+    return Training(
+        config=config,
+        seed=seed,
+        ranks=ranks,
+        models=models,
+        optimizer=optimizer,
+        trained_on=trained_on,
+        measured_on=measured_on,
+        held_out_reward=judge,
+        points=points,
+        watched=watched,
+        best=BestPolicy.load(points.newest()),
+        progress=load_checkpoint(points, models.learner, optimizer) or Progress(kl_coef=config.kl_coef),
+    )
+
+
+def _sampler(config: PPOConfig, ranks: Ranks, policy: Path, max_model_tokens: int) -> AbstractContextManager[Sampler]:
+    if config.rollouts == "in_process":
+        return contextlib.nullcontext(sample_completions)
+    if ranks.size > 1:
+        raise ValueError(
+            f"ppo: rollouts is vllm with {ranks.size} processes, expected one: "
+            "set num_processes to 1, or rl.ppo.rollouts to in_process"
+        )
+    from tasks.training.ppo.vllm_rollouts import VLLMRollouts
+
+    return VLLMRollouts(policy, config.precision, max_model_tokens, config.rollout_memory_share)
+
+
+def _conclude(
+    training: Training, stop: Stop | None, policy: Path, output: Path, rollouts: Path | None
+) -> dict[str, Any]:
+    """Save the result, and say which it is."""
+    progress = training.progress
+    best_update, outcome = choose_result(training.config.rules, progress.evaluations, progress.next_update, stop)
+    stopped = stop and {
+        "rule": stop.rule,
+        "update": stop.update,
+        "message": f"{stop.message}. The result is {outcome}",
+    }
+    if stopped:
+        logger.warning(stopped["message"])
+    if training.ranks.is_first:
+        _save_policy(training, best_update, policy, output)
+        if rollouts:
+            lines = (json.dumps(rollout, ensure_ascii=False, sort_keys=True) + "\n" for rollout in progress.rollouts)
+            rollouts.write_text("".join(lines), encoding="utf-8")
+    training.ranks.wait()
     return {
-        "num_prompts": len(encoded),
-        "num_too_long": len(prompts) - len(encoded),
+        "algorithm": "ppo",
+        "num_prompts": len(training.trained_on),
+        "num_eval_prompts": len(training.measured_on),
+        "num_updates": progress.next_update,
+        "best_update": best_update,
+        "outcome": outcome,
+        "stopped": stopped,
+        "evaluations": progress.evaluations,
         "history": progress.history,
     }
 
 
-def draw_prompts(num_prompts: int, batch_size: int, seed: int, update: int) -> list[int]:
-    """Positions of an update's prompts: pass after pass over all of them, each pass in its own order."""
-    drawn: list[int] = []
-    position = update * batch_size
-    while len(drawn) < batch_size:
-        round_, start = divmod(position + len(drawn), num_prompts)
-        order = torch.randperm(num_prompts, generator=generator(seed, "prompts", round_))
-        drawn += order[start : start + batch_size - len(drawn)].tolist()
-    return drawn
+def _save_policy(training: Training, update: int, policy: Path, output: Path) -> None:
+    """The policy after so many updates: the one as it is now, the best one, or the SL policy itself."""
+    learner = training.models.learner.policy
+    if update == 0:
+        learner = load_policy(policy)
+    elif update != training.progress.next_update:
+        training.best.put_back(learner)
+    save_model(merged(learner), policy, output, training.config.precision)
 
 
-def generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    """Random numbers that depend on these three alone, so that a resumed run draws the same."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _run_update(
-    models: Models,
-    optimizer: torch.optim.Optimizer,
-    config: PPOConfig,
-    encoded: list[tuple[int, list[int]]],
-    seed: int,
-    progress: Progress,
-    log: Log,
-) -> None:
-    """One round; `progress` moves on by one update."""
-    update, started = progress.next_update, time.monotonic()
-    drawn = [encoded[i] for i in draw_prompts(len(encoded), config.batch_size, seed, update)]
-    shape = (config.batch_size, config.max_tokens)
-    uniforms = torch.rand(shape, dtype=torch.float64, generator=generator(seed, "samples", update))
-    episodes = collect_episodes(models, config, [ids for _, ids in drawn], uniforms, progress.kl_coef)
-    collected = time.monotonic()
-    losses = optimise(models, optimizer, episodes, config, generator(seed, "shuffles", update))
-    metrics = {"update": update, **_summary(episodes), "kl_coef": progress.kl_coef, **losses}
-    progress.history.append(metrics)
-    progress.rollouts += _kept_rollouts(models, episodes, [i for i, _ in drawn], update, config.rollouts_kept)
-    if config.target_kl is not None:
-        progress.kl_coef = adapt_kl_coef(
-            progress.kl_coef, metrics["kl"], config.target_kl, config.batch_size, config.kl_horizon
-        )
-    progress.next_update += 1
-    now = time.monotonic()
-    seconds = {"collect_seconds": collected - started, "optimise_seconds": now - collected}
-    log({"step": update + 1, "num_steps": config.num_updates, **metrics, **seconds})
-
-
-def _summary(episodes: Episodes) -> dict[str, float]:
-    """Means over episodes; `kl` is summed over an episode's tokens, `entropy` averaged over tokens; nats."""
-    lengths = episodes.mask.sum(1).float()
-    return {
-        "score": episodes.scores.mean().item(),
-        "score_std": episodes.scores.std().item(),
-        "kl": episodes.kl.sum(1).mean().item(),
-        "entropy": episodes.entropy,
-        "eos_share": episodes.ended.float().mean().item(),
-        "num_tokens": lengths.mean().item(),
-    }
-
-
-def _kept_rollouts(
-    models: Models, episodes: Episodes, positions: list[int], update: int, count: int
-) -> list[dict[str, Any]]:
-    kl = episodes.kl.sum(1).tolist()
-    return [
-        {
-            "prompt": positions[i],
-            "update": update,
-            "completion": models.tokenizer.decode(episodes.completions[i], skip_special_tokens=True),
-            "score": episodes.scores[i].item(),
-            "kl": kl[i],
-            "num_tokens": len(episodes.completions[i]),
-        }
-        for i in range(min(count, len(positions)))
-    ]
-
-
-def _encode_prompts(models: Models, prompts: Sequence[Sequence[Message]], room: int) -> list[tuple[int, list[int]]]:
-    """(position, ids) of those short enough."""
+def _encode_prompts(models: Models, prompts: Sequence[Sequence[Message]], room: int) -> list[Prompt]:
+    """Those short enough."""
     every = [(i, encode_prompt(models.tokenizer, prompt)) for i, prompt in enumerate(prompts)]
     encoded = [(i, ids) for i, ids in every if len(ids) <= room]
     if not encoded:
@@ -159,10 +174,3 @@ def _encode_prompts(models: Models, prompts: Sequence[Sequence[Message]], room: 
 def _enable_gradient_checkpointing(models: Models) -> None:
     for model in (models.learner.policy, models.learner.value):
         model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def _run_name(config: PPOConfig, seed: int, policy: Path, reward: Path, encoded: list[tuple[int, list[int]]]) -> str:
-    """Hash of what a checkpoint must agree on: config, seed, models' configs, prompts (weights are not read)."""
-    parts = [config.model_dump_json(), str(seed), json.dumps(encoded)]
-    parts += [(folder / "config.json").read_text(encoding="utf-8") for folder in (policy, reward)]
-    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()

@@ -126,8 +126,8 @@ class VLLMRollouts:
         if not worst <= TOLERANCE[self._precision]:
             raise ServingError(
                 f"ppo: after a push of weights the vLLM server's log-probabilities are off by {worst:.3g} nats, "
-                f"expected at most {TOLERANCE[self._precision]:g} ({self._precision}): it samples from another policy. Tied "
-                "embeddings are a known cause (vLLM 0.32 keeps the old output embedding): untie them "
+                f"expected at most {TOLERANCE[self._precision]:g} ({self._precision}): it samples from another policy. "
+                "Tied embeddings are a known cause (vLLM 0.32 keeps the old output embedding): untie them "
                 "(tie_word_embeddings: false), or set rl.ppo.rollouts: in_process"
             )
 
@@ -157,7 +157,7 @@ class VLLMRollouts:
 def plain_weights(policy: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The policy's tensors by their plain names in `dtype`, on the CPU, adapters added in; `policy` stays as it is."""
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear as AdaptedLinear
 
     if not isinstance(policy, PeftModel):
         return _tensors(policy, dtype)
@@ -165,7 +165,7 @@ def plain_weights(policy: PreTrainedModel, dtype: torch.dtype) -> dict[str, torc
     deltas = {
         f"{name}.base_layer.weight": module.get_delta_weight(policy.active_adapter)
         for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
+        if isinstance(module, AdaptedLinear)
     }
     tensors = {name: t + deltas[name] if name in deltas else t for name, t in base.state_dict().items()}
     plain = {name.replace(".base_layer", ""): t for name, t in tensors.items() if ".lora_" not in name}

@@ -1,0 +1,127 @@
+"""The benchmark of PPO does the same work in every column and measures what it says, on a tiny model."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ppo import TRL_PYTHON, run_column
+from benchmarks.ppo_child import Job
+from benchmarks.ppo_outcome import outcome
+from benchmarks.ppo_tables import check_same_work, ratios, spread
+from benchmarks.trl_ppo import standardised
+from tasks.training.encode import encode_prompt, load_tokenizer
+from tasks.training.folders import load_scalar_model
+from tasks.training.rl_config import PPOConfig
+from tasks.training.scoring import load_scale, raw_scores
+from tests.ppo_world import PROMPTS, likes_a, make_policy, make_reward
+
+CONFIG = PPOConfig(
+    num_updates=3,
+    batch_size=8,
+    mini_batch_size=4,
+    micro_batch_size=4,
+    num_epochs=2,
+    max_tokens=6,
+    learning_rate=2e-3,
+    value_learning_rate=5e-3,
+    eval_prompts=0,
+)
+STEPS = 3 * 2 * 2  # updates, epochs, mini-batches
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory) -> Job:
+    root = tmp_path_factory.mktemp("models")
+    policy = make_policy(root)
+    reward = make_reward(root / "reward", policy, likes_a)
+    tokenizer = load_tokenizer(policy)
+    mean, std = load_scale(reward)
+    return Job(
+        column="",
+        policy=str(policy),
+        reward=str(reward),
+        score_mean=mean,
+        score_std=std,
+        prompts=[[message.model_dump() for message in prompt] for prompt in PROMPTS],
+        prompt_ids=[encode_prompt(tokenizer, prompt) for prompt in PROMPTS],
+        settings=CONFIG.model_dump(mode="json"),
+        seed=0,
+        output=str(root / "trained"),
+    )
+
+
+def test_solon_child_does_the_work_asked_for_and_books_all_of_its_time(job, tmp_path):
+    figures, seconds = run_column(job._replace(column="solon", output=str(tmp_path / "model")), threads=1)
+    assert (figures["num_updates"], figures["optimizer_steps"]) == (3, STEPS)
+    assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
+    assert sum(figures["sections"].values()) == pytest.approx(figures["loop_cpu_seconds"], rel=0.1)
+    assert figures["loop_seconds"] < seconds
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_floor_child_books_the_passes_of_the_models(job):
+    figures, _ = run_column(job._replace(column="floor"), threads=1)
+    assert figures["optimizer_steps"] == figures["num_updates"] * 2 * 2
+    assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
+
+
+@pytest.mark.skipif(not TRL_PYTHON.exists(), reason="TRL 1.12 has an environment of its own, made by `make bench-ppo`")
+def test_trl_child_makes_as_many_optimizer_steps_as_solon(job, tmp_path):
+    figures, _ = run_column(job._replace(column="trl-without-collect", output=str(tmp_path / "model")), threads=1)
+    assert (figures["num_updates"], figures["optimizer_steps"]) == (3, STEPS)
+    assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
+    trained = outcome(tmp_path / "model", Path(job.policy), Path(job.reward), job.prompt_ids, CONFIG, seed=0)
+    assert trained.kl != 0
+
+
+def test_standardised_head_scores_as_solon_does(job):
+    import torch
+
+    ids = [[*ids, 70, 71, 4] for ids in job.prompt_ids[:3]]
+    raw = raw_scores(load_scalar_model(Path(job.reward)).eval(), ids)
+    model = standardised(load_scalar_model(Path(job.reward)).eval(), job.score_mean, job.score_std)
+    with torch.no_grad():
+        scores = [model.score(model.base_model(torch.tensor([row])).last_hidden_state)[0, -1].item() for row in ids]
+    assert scores == pytest.approx([(score - job.score_mean) / job.score_std for score in raw], abs=1e-5)
+
+
+def test_outcome_of_the_sl_policy_itself_is_at_no_distance(job):
+    found = outcome(Path(job.policy), Path(job.policy), Path(job.reward), job.prompt_ids, CONFIG, seed=0)
+    assert found.kl == 0
+    assert 0 < found.num_tokens <= CONFIG.max_tokens
+
+
+def test_outcome_of_a_completion_that_did_not_end_costs_the_penalty(job):
+    cut = CONFIG.model_copy(update={"max_tokens": 1})
+    free = cut.model_copy(update={"missing_eos_penalty": 0.0})
+    penalised, unpenalised = (
+        outcome(Path(job.policy), Path(job.policy), Path(job.reward), job.prompt_ids, config, seed=0)
+        for config in (cut, free)
+    )
+    assert penalised.ended == 0
+    assert unpenalised.score - penalised.score == pytest.approx(1, abs=1e-5)
+
+
+def test_tables_of_unequal_work_are_refused():
+    runs = [run_of("trl", 20, 20), run_of("trl-without-collect", 20, 80), run_of("solon", 20, 80)]
+    with pytest.raises(SystemExit, match="expected the same work"):
+        check_same_work(runs)
+    check_same_work([run_of("trl", 20, 80), *runs[1:], run_of("floor", 4, 16)])
+
+
+def test_ratios_pair_the_seeds():
+    runs = [run_of("solon", 1, 1, seed=1, loop=2.0), run_of("solon", 1, 1, seed=0, loop=1.0)]
+    runs += [run_of("trl", 1, 1, seed=0, loop=3.0), run_of("trl", 1, 1, seed=1, loop=8.0)]
+    assert ratios(runs, "trl", lambda run: run.figures["loop_seconds"]) == [3.0, 4.0]
+
+
+def test_spread_shows_a_range_only_where_there_is_one():
+    assert spread([1.0, 3.0, 2.0]) == "2.0 (1.0 to 3.0)"
+    assert spread([1.01, 1.02]) == "1.0"
+
+
+def run_of(column: str, updates: int, steps: int, seed: int = 0, loop: float = 1.0):  # type: ignore[no-untyped-def]
+    from benchmarks.ppo import Run
+
+    figures = {"num_updates": updates, "optimizer_steps": steps, "loop_seconds": loop}
+    return Run(column, seed, figures, 0.0, None)
