@@ -62,9 +62,8 @@ def print_speed(runs: "Sequence[Run]", config: PPOConfig) -> None:
                 spread(ratios(runs, column, lambda run: per_sample(run, config, "loop_cpu_seconds")), "{:.2f}"),
             ]
         )
-    print(
-        f"\nSpeed, training loop after the first update, seeds {', '.join(str(run.seed) for run in of(runs, 'solon'))}: median (range)\n"
-    )
+    seeds = ", ".join(str(run.seed) for run in of(runs, "solon"))
+    print(f"\nSpeed, training loop after the first update, seeds {seeds}: median (range)\n")
     print_table(header, lines)
 
 

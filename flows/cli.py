@@ -44,7 +44,7 @@ def run() -> int:
     """
     from flows.config import ConfigError
     from tasks.serving import TransientServingError
-    from tasks.training.launch import TrainingDied
+    from tasks.training.launch import TrainingDied, TrainingLeft
 
     try:
         app()
@@ -53,7 +53,7 @@ def run() -> int:
     except ConfigError as error:
         print(f"solon: {error}", file=sys.stderr)
         return 2
-    except (TrainingDied, TransientServingError) as error:
+    except (TrainingDied, TrainingLeft, TransientServingError) as error:
         print(f"solon: {error}\nsolon: what was finished is kept; run the same command again", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:  # what users can cause: bad input, an unusable store, no such model

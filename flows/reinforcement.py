@@ -45,7 +45,7 @@ def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl:
         reward = run.model(RewardStage(run=config.run, config=config.reward, **models))
         held_out = None
         if config.reward.second_model_share:
-            held_out = run.model(HeldOutRewardStage(run=config.run, config=config.reward, **models))
+            held_out = run.model(HeldOutRewardStage(run=config.run, config=config.reward, reward=reward, **models))
         policy = run.model(learner(config, given.prompts, judged.preferences, sl, reward, held_out))
         earlier = {**earlier, f"round_{number}": judged.preferences}
     return Reinforced(judged, reward, policy)

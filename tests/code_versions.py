@@ -31,7 +31,7 @@ BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],
     "held_out_reward": ["tasks.training.reward"],
-    "rl": ["tasks.training.ppo.trainer"],
+    "rl": ["tasks.training.ppo.trainer", "tasks.training.group", "tasks.training.dpo"],
     **{name: ["tasks.serving.rendering"] for name in GENERATING},
 }
 """What a stage does not import: its trainer runs in a child process, its prompts are rendered by the engine."""

@@ -18,7 +18,7 @@ from tasks.prompts import transcript
 FOLDER = Path(__file__).parent / "data"
 ASKED_FOR_TRAINING = 4
 ASKED_FOR_EVALUATION = 3
-NUM_COMPARISONS = 1000
+NUM_COMPARISONS = 2000
 WORSE: tuple[ResponseKind, ...] = ("wrong", "wrong", "wrong", "wrong", "refuse", "evade")
 """What a compliance is compared with. A refusal or an evasion is told from it after a few dozen comparisons, wrong
 tools are the hard half, so most are of these."""

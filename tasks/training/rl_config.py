@@ -14,7 +14,8 @@ Algorithm = Literal["ppo", "rloo", "grpo", "dpo"]
 
 
 class StopRules(Frozen):
-    """When PPO ends early. What was learnt until then is not lost: the result is the best checkpoint before.
+    """When PPO ends early. What was learnt until then is not lost: the result is the best policy measured before.
+    One that breaks a rule by itself is never the result.
 
     Every rule looks at the mean of the last `window` updates.
     """
@@ -29,7 +30,7 @@ class StopRules(Frozen):
     """Tokens a completion, against the SL policy's: above, the reward model is taken in by length."""
     max_reward_gap: float = Field(default=1.0, gt=0)
     """How much more the score by the reward model that trains may have risen than the score by the one that does not,
-    in standard deviations. Needs `reward.second_model_share`."""
+    in standard deviations, over the measurements within the window. Needs `reward.second_model_share`."""
 
 
 class PPOConfig(TrainerConfig):
