@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup demo test test-faults lint micro-model requirements bench-store bench-ppo clean
+.PHONY: help setup demo test test-faults test-training-faults lint micro-model requirements bench-store bench-ppo clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ test: setup lint  ## lint, types and every test
 
 test-faults: setup  ## the store under races, kill -9, network, disk and clock faults (10 minutes; SEED=0)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults --seed $(SEED)
+
+test-training-faults: setup  ## kill -9 trainings at 20 points each and resume them (KIND=all; SEED=0)
+	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.training --kind $(or $(KIND),all) --points 20 --seed $(SEED)
 
 lint: setup  ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy

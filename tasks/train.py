@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from tasks.resume_points import ResumePoints
 from tasks.schema import ModelRef
 from tasks.serving import close_all
@@ -24,6 +22,10 @@ from tasks.training.examples import write_examples
 from tasks.training.job import TrainingJob
 from tasks.training.launch import launch
 from tasks.training.launch_command import Kind, check_launch
+from tasks.training.launch_config import LaunchConfig
+from tasks.training.preflight.memory import AnyConfig
+from tasks.training.preflight.report import preflight
+from tasks.training.preflight.rows import Example
 
 HISTORY_LINES = 500
 """Lines of a history that its manifest holds: enough for a curve, however long the training was."""
@@ -35,8 +37,8 @@ logger = logging.getLogger(__name__)
 def run_training(
     stage: Stage,
     session: Session,
-    config: BaseModel,
-    examples: Sequence[BaseModel],
+    config: AnyConfig,
+    examples: Sequence[Example],
     kind: Kind,
     model: ModelRef,
     reward: ModelRef | None = None,
@@ -52,6 +54,8 @@ def run_training(
     check_launch(kind, launching)
     if shutil.which("nvidia-smi"):
         close_all()  # an inference server would hold the GPU memory that training needs
+    given = {"model": model, "reward": reward, "held_out_reward": held_out_reward}
+    expected = check_before(kind, config, examples, {k: v for k, v in given.items() if v}, store, launching)
     started, history = time.monotonic(), History(session.progress)
     work = store.cache / "training" / derivation.version
     work.mkdir(parents=True, exist_ok=True)
@@ -82,11 +86,31 @@ def run_training(
         gpus = launching.num_processes if shutil.which("nvidia-smi") else 0
         cost = {"seconds": time.monotonic() - started, "num_examples": len(examples), "gpus": gpus}
         keep_history(store, derivation, lines)
-        metrics = {"final": final, "history": thinned(lines)}
+        metrics = {"final": final, "history": thinned(lines), "preflight": expected}
         ref = store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
     points.drop()
     shutil.rmtree(work)  # its resume points have served
     return ref
+
+
+def check_before(
+    kind: Kind,
+    config: AnyConfig,
+    examples: Sequence[Example],
+    models: dict[str, ModelRef],
+    store: Store,
+    launching: LaunchConfig,
+) -> dict[str, Any]:
+    """Whether it will fit, and whether models and rows belong together, from their small files; as JSON.
+
+    Raises: ValueError: it will not, or they do not; names the remedy.
+    """
+    folders = {role: store.fetch_model_files(ref) for role, ref in models.items()}
+    report = preflight(kind, config, examples, folders, launching)
+    logger.info("%s", report.table())
+    for warning in report.warnings:
+        logger.warning("%s: %s", kind, warning)
+    return report.model_dump(mode="json")
 
 
 class History:

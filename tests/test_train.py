@@ -13,21 +13,26 @@ import pytest
 
 from tasks import train
 from tasks.resume_points import NewestWins, ResumePoints
-from tasks.schema import ModelRef
+from tasks.schema import Message, ModelRef
 from tasks.stage import RunContext, Session, Stage
 from tasks.store import Derivation, Store, StoreUnavailable
 from tasks.train import History, run_training, thinned
 from tasks.training.config import SFTConfig
-from tasks.training.examples import PromptExample
+from tasks.training.examples import SFTExample
 from tasks.training.job import TrainingJob
 from tasks.training.launch import TrainingDied
 from tasks.training.launch_config import LaunchConfig
+from tasks.training.preflight.report import PreflightReport
 from tasks.training.trackers import Dispensable, RunCurves, TensorBoardCurves, numbers
 from tests.memory_backend import MemoryBackend
 from tests.small_versions import derivation, model_folder
+from tests.tiny_model import make_tiny_model
 
 DATASET = "models/rl"
 Trainer = Callable[[TrainingJob, Callable[[dict], None], Callable[[Path], None]], dict[str, Any]]
+
+
+EXAMPLES = [SFTExample(prompt=[Message(role="user", content="Salamis?")], completion="Marathon")]
 
 
 class SomeStage(Stage):
@@ -40,7 +45,7 @@ class SomeStage(Stage):
     policy: ModelRef
 
     def make(self, session: Session) -> ModelRef:
-        return run_training(self, session, SFTConfig(), [PromptExample(prompt=[])], "grpo", self.policy)
+        return run_training(self, session, SFTConfig(max_tokens=64), EXAMPLES, "sft", self.policy)
 
 
 class Shown:
@@ -60,7 +65,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def stage(store: Store, tmp_path: Path) -> SomeStage:
-    policy = store.commit_model(derivation("models/sl"), model_folder(tmp_path / "sl"), metrics={}, cost={})
+    policy = store.commit_model(derivation("models/sl"), make_tiny_model(tmp_path / "sl"), metrics={}, cost={})
     return SomeStage(run=RunContext(training=LaunchConfig(tracker="none")), policy=policy)
 
 
@@ -100,6 +105,21 @@ def test_training_commits_the_model_with_a_thinned_history_and_keeps_all_of_it_a
     whole = store.get_blob(DATASET, ref.version, "history.jsonl").decode().splitlines()
     assert [json.loads(line) for line in whole] == lines
     assert store.get_blob(DATASET, ref.version, "training.log") == b"said by the process\n"
+
+
+def test_training_keeps_what_its_preflight_expected(store, stage, monkeypatch):
+    trained_by(monkeypatch, lambda job, on_log, on_checkpoint: {})
+    expected = store.manifest(DATASET, stage.make(Session(store)).version).metrics["preflight"]
+    report = PreflightReport.model_validate(expected)
+    assert report.fits and report.num_parameters["model"] > 0 and report.rows is not None
+
+
+def test_training_that_cannot_fit_is_refused_before_weights_are_fetched(store, stage, monkeypatch):
+    trained_by(monkeypatch, lambda job, on_log, on_checkpoint: {})
+    monkeypatch.setattr(store, "fetch_model", lambda ref: pytest.fail("fetched"))
+    small = RunContext(training=LaunchConfig(tracker="none", device_memory_gib=0.01))
+    with pytest.raises(ValueError, match="GiB"):
+        stage.model_copy(update={"run": small}).make(Session(store))
 
 
 def test_training_that_tells_no_history_has_the_lines_that_it_logged(store, stage, monkeypatch):
