@@ -12,6 +12,7 @@ from tasks.report.training import (
     left_out,
     reward_fit,
     second_model,
+    smoothed,
     training_charts,
 )
 from tasks.report.training_charts import Bin, Measured, measured_chart, reliability_chart
@@ -150,3 +151,11 @@ def test_second_model_says_how_far_it_agrees_with_the_first() -> None:
 def test_left_out_names_what_the_algorithm_learns_from() -> None:
     assert left_out(manifests()) == "Left out of training as too long: 1 SFT examples, 2 prompts."
     assert left_out(manifests({"algorithm": "dpo", "num_too_long": 3})).endswith("3 comparisons (DPO).")
+
+
+def test_long_curve_is_shown_as_means_that_lose_no_step():
+    points = [(float(step), float(step % 2)) for step in range(1, 503)]
+    shown = smoothed(points)
+    assert len(shown) <= 50 and shown[-1][0] == 502
+    assert all(value == pytest.approx(0.5, abs=0.1) for _, value in shown)
+    assert smoothed(points[:50]) == points[:50] and smoothed([]) == []

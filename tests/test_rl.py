@@ -95,4 +95,6 @@ def test_rl_second_round_compares_the_newest_policy_and_learns_from_both_rounds(
     assert origins == [{"ai", "human"}, {"ai"}]
     held_out = [s for s in result.stages if s.stage == "held_out_reward"]
     assert len(held_out) == 2
+    agreement = store.manifest("models/held_out_reward", held_out[1].version).metrics["final"]
+    assert 0 <= agreement["held_out_models_agree"] <= 1
     assert sources[5].cites["held_out_reward"] == f"models/held_out_reward/{held_out[1].version}"

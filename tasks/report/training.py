@@ -1,5 +1,6 @@
 """What the trainings looked like. What a trainer did not log is said to be missing, and is no error."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from tasks.report.training_charts import Bin, Measured, measured_chart, reliabil
 from tasks.store import Manifest
 
 SL, REWARD, RL, SECOND = "models/sl", "models/reward", "models/rl", "models/held_out_reward"
+SMOOTH_POINTS = 50
+"""Of a curve, however many steps there were."""
+
 Metrics = Mapping[str, Any]
 Reference = tuple[float, str]
 
@@ -91,7 +95,7 @@ def training_charts(manifests: Mapping[str, Manifest]) -> list[Drawn]:
 
 
 def draw_curve(curve: Curve, metrics: Metrics) -> Drawn:
-    points = curve_points(metrics.get("history"), curve.key, curve.x)
+    points = smoothed(curve_points(metrics.get("history"), curve.key, curve.x))
     if not points:
         return Drawn(curve.title, f"Missing: the training logged no “{curve.key}”.", None)
     ends = f"{points[0][1]:.3g} → {points[-1][1]:.3g}".replace("-", "−")
@@ -103,6 +107,13 @@ def draw_curve(curve: Curve, metrics: Metrics) -> Drawn:
     names = "; ".join(f"{('circles', 'squares')[each.place]}: {each.name}" for each in measured)
     chart = measured_chart(curve.title, points, curve.x, measured, number(final.get("best_update")))
     return Drawn(curve.title, f"{caption}. On prompts set aside, {names}", chart)
+
+
+def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means of neighbours, so that at most `SMOOTH_POINTS` are left: one step's loss is mostly the luck of its rows."""
+    each = -(-len(points) // SMOOTH_POINTS)
+    groups = [points[start : start + each] for start in range(0, len(points), each or 1)]
+    return [(group[-1][0], statistics.fmean(value for _, value in group)) for group in groups]
 
 
 def measured_beside(curve: Curve, final: Metrics) -> list[Measured]:

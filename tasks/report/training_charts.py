@@ -36,7 +36,9 @@ def measured_chart(title: str, curve: Points, x_label: str, measured: Sequence[M
     x, y = scale(xs, 44, THIRD - 12), scale([*ys, *y_ticks], 162, 12)
     parts = frame(x, y, ticks(min(xs), max(xs), 5), y_ticks, x_label)
     if best is not None:
-        parts += [line(x(best), y.start, x(best), y.end, "reference"), label(x(best) + 4, 20, "result", "tick halo")]
+        at, is_right = x(best), x(best) > (x.start + x.end) / 2  # the word goes to the side that has room
+        word = label(at - 4 if is_right else at + 4, 20, "result", "tick halo", "end" if is_right else "start")
+        parts += [line(at, y.start, at, y.end, "reference"), word]
     parts.append(tag("polyline", points=" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve), class_="curve"))
     parts += [
         marker(each.place, x(a), y(b), f"{each.name} at {a:g}: {b:.4g}") for each in measured for a, b in each.points

@@ -53,7 +53,8 @@ def run_job(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
             from tasks.training.reward import train_reward
 
             preferences = list(read_examples(job.examples, PreferenceExample))
-            return train_reward(RewardConfig(**job.config), preferences, job.model, job.output, job.seed, watched)
+            config = RewardConfig(**job.config)
+            return train_reward(config, preferences, job.model, job.output, job.seed, watched, compared=job.reward)
         case "dpo":
             from tasks.training.dpo import train_dpo
 
@@ -64,8 +65,10 @@ def run_job(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
         case "rloo" | "grpo" as algorithm:
             from tasks.training.group import train_group
 
-            config, (prompts, reward) = GroupConfig(**job.config), _prompts_and_reward(job)
-            return train_group(algorithm, config, prompts, job.model, reward, job.output, job.seed, watched)
+            prompts, reward = _prompts_and_reward(job)
+            return train_group(
+                algorithm, GroupConfig(**job.config), prompts, job.model, reward, job.output, job.seed, watched
+            )
 
 
 def _run_ppo(job: TrainingJob, watched: Supervision) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def choose_result(
         return num_updates, f"the policy after the last update, {num_updates}: {unmeasured}"
     if best["update"] == 0:
         return 0, f"the SL policy: of {len(evaluations) - 1} measured after it none was better within the rules"
-    return best["update"], f"the policy after update {best['update']}, the best within the rules of {len(evaluations)}"
+    which = f"the policy after update {best['update']}"
+    return best["update"], f"{which}, the best within the rules among {len(evaluations)} measured"
 
 
 def best_evaluation(rules: StopRules, evaluations: Sequence[Figures]) -> Figures | None:
