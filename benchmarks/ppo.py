@@ -31,7 +31,7 @@ from tasks.rl import training_prompts
 from tasks.schema import Prompt
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
-from tasks.training.launch_command import child_environment
+from tasks.training.launch_command import ALLOCATOR, child_environment
 from tasks.training.launch_config import LaunchConfig
 from tasks.training.rl_config import PPOConfig
 
@@ -177,6 +177,8 @@ def run_column(job: Job, threads: int) -> tuple[dict[str, Any], float]:
         started = time.monotonic()
         command = [str(python), "-m", module, str(path)]
         environment = child_environment(LaunchConfig(threads=threads))
+        if python == TRL_PYTHON:  # how the allocator is set is how Solon starts trainings, not how TRL comes
+            environment = {name: value for name, value in environment.items() if name not in ALLOCATOR}
         result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         seconds = time.monotonic() - started
     if result.returncode:
