@@ -94,9 +94,10 @@ def test_plan_of_an_amendment_is_what_the_run_then_makes(config, tmp_path):
 
 
 def test_plan_setting_that_changed_is_named(config):
-    other = config.model_copy(update={"rl": config.rl.ppo.model_copy(update={"kl_coef": 0.5})})
+    rl = config.rl.model_copy(update={"ppo": config.rl.ppo.model_copy(update={"kl_coef": 0.5})})
+    other = config.model_copy(update={"rl": rl})
     found = {stage.stage: stage for stage in make_plan(other).stages}
-    assert found["rl"].reasons == [f"setting kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
+    assert found["rl"].reasons == [f"setting ppo.kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
     assert found["reward"].state == "fresh"
 
 
@@ -154,6 +155,6 @@ def test_plan_command_exit_codes_and_json(config, tmp_path):
     assert plan["fresh"] is False
     assert {stage["stage"]: stage["state"] for stage in plan["stages"]}["rl"] == "stale"
     reasons = {stage["stage"]: stage["reasons"] for stage in plan["stages"]}
-    assert reasons["rl"] == [f"setting kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
+    assert reasons["rl"] == [f"setting ppo.kl_coef: {config.rl.ppo.kl_coef} -> 0.5"]
     shown = command(path, "--set", "rl.ppo.kl_coef=0.5")
     assert shown.exit_code == 0 and "Plan on" in shown.stdout and "stages to make" in shown.stdout

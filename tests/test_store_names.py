@@ -102,6 +102,7 @@ GOOD: dict[str, Any] = {
     "metrics": {},
     "rows": ROWS,
     "sequence": 0,
+    "suffixes": (".json",),
     "table": ROWS,
 }
 """A good value for each parameter of a method of Store, by its name."""
