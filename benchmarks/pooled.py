@@ -4,7 +4,7 @@
     .venv/bin/python -m benchmarks.pooled
 
 Runs are told apart by seed. A store with two runs of a seed, as `benchmarks.controls` leaves it, is refused: which of
-them was meant cannot be told.
+them was meant cannot be told. What `benchmarks.algorithms` judged is no run, and left aside.
 """
 
 import argparse
@@ -36,7 +36,8 @@ def read_judgements(store: Store) -> dict[int, list[Judgement]]:
 
     Raises: SystemExit: a seed has several, or there are none.
     """
-    manifests = store.versions("judgements")
+    runs = {f"samples.{policy}" for policy in POLICIES}
+    manifests = [m for m in store.versions("judgements") if runs <= set(m.derivation.inputs)]
     seeds = [m.derivation.seed for m in manifests]
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice or not seeds:
