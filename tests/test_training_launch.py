@@ -498,3 +498,12 @@ def test_error_of_any_process_reaches_the_parent(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(TrainingDied, match="sft: LookupError: only here"):
         launch(job, PAIR, refuse)
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "0"), ("3,4", "3"), ("", "")])
+def test_training_of_one_process_sees_one_gpu(given, seen, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert child_environment(LaunchConfig())["CUDA_VISIBLE_DEVICES"] == seen
+    assert child_environment(LaunchConfig(num_processes=2)).get("CUDA_VISIBLE_DEVICES") == given

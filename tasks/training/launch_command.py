@@ -56,10 +56,18 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "
 """glibc keeps what a step frees for the next one, instead of returning it to the kernel and asking for it again."""
 
 
+def one_gpu_each(config: LaunchConfig) -> dict[str, str]:
+    """A training of one process sees one GPU: a Trainer that finds several would split batches over them by itself."""
+    if config.num_processes > 1:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+
+
 def child_environment(config: LaunchConfig) -> dict[str, str]:
     """Ours, with the thread count, no telemetry and no network: all that is read is in local folders."""
     return os.environ | {
         **ALLOCATOR,
+        **one_gpu_each(config),
         "OMP_NUM_THREADS": str(config.threads),
         "MKL_NUM_THREADS": str(config.threads),
         "TOKENIZERS_PARALLELISM": "false",
