@@ -18,8 +18,8 @@ from tasks.calibration.page import reliability_chart, render
 from tasks.serving import Choice, FakeGenerator
 from tests.test_report import Outline
 
-ETHICAL = Path("/work/shared/data/anthropic-cai/evals/HarmfulVsEthical.jsonl")
-needs_file = pytest.mark.skipif(not ETHICAL.exists(), reason=f"{ETHICAL} is not on this machine")
+ETHICAL = Path(__file__).parents[2] / "shared" / "data" / "anthropic-cai" / "evals" / "HarmfulVsEthical.jsonl"
+needs_file = pytest.mark.skipif(not ETHICAL.exists(), reason=f"{ETHICAL.name} is not on this machine")
 
 
 def question(number: int, right: str = "A", **fields: Any) -> dict[str, Any]:

@@ -160,7 +160,8 @@ def test_confusion_every_micro_critique_where_a_revision_was_asked_is_found():
                 assert confused_revision(said, said) and confused_revision(said, "The response is curt.")
 
 
-DEMONSTRATIONS = Path("/work/shared/data/anthropic-cai/prompts/CritiqueRevisionFewShotPrompts.json")
+PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "anthropic-cai" / "prompts"
+DEMONSTRATIONS = PUBLISHED / "CritiqueRevisionFewShotPrompts.json"
 
 
 @pytest.mark.skipif(not DEMONSTRATIONS.exists(), reason="the paper's prompts are not licensed and not on this machine")
