@@ -9,10 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from tasks.training.passes import InPasses
-
-SOFT_COLUMNS = ("target_prob", "weight")
-"""What a row has beside the tokens that TRL knows of."""
+from tasks.training.soft_targets import SOFT_COLUMNS, SoftTargets, with_soft_columns
 
 
 def dpo_margins(logprobs: torch.Tensor, reference_logprobs: torch.Tensor, beta: float) -> torch.Tensor:
@@ -37,32 +34,18 @@ class SoftPairCollator(DataCollatorForPreference):
     """Pads as TRL does, and keeps `target_prob` and `weight`, each (batch,)."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = super().torch_call(examples)
-        for name in SOFT_COLUMNS:
-            batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
+        return with_soft_columns(super().torch_call(examples), examples)
 
 
-class SoftDPOTrainer(InPasses, DPOTrainer):
+class SoftDPOTrainer(SoftTargets, DPOTrainer):
     """`DPOTrainer` on rows of token ids with `target_prob` and `weight`, whose last row is `blank_pair`.
 
     Figures: `accuracy` (share of decided labels whose side the policy takes; left out where none is decided),
     `margin`, and `chosen_logprob` and `rejected_logprob` (nats a completion). TRL's losses and figures are not kept.
     """
 
-    loss_is_scaled_for_ga = True  # a row counts the same in a short micro-batch as in a full one
-
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # TRL would tokenise texts; these rows are what sampling produces, token by token
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        self._signature_columns += [name for name in SOFT_COLUMNS if name not in self._signature_columns]
-
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Rows of the optimizer step, over all processes; blank ones are none."""
-        weights = torch.cat([batch["weight"] for batch in batch_samples]).to(device)
-        return self.accelerator.gather((weights > 0).sum()).sum()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -76,24 +59,9 @@ class SoftDPOTrainer(InPasses, DPOTrainer):
         # the head is applied to completion tokens alone, in chunks: what TRL patched into the model
         logprobs = model(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs.sum(1)
         margins = dpo_margins(logprobs, reference, self.beta)
-        self._note(margins.detach(), logprobs.detach(), target_prob, weight)
-        # gradients are averaged over the processes
-        share = len(weight) / num_items_in_batch * self.accelerator.num_processes
-        return soft_dpo_loss(margins, target_prob, weight) * share
-
-    def _note(
-        self, margins: torch.Tensor, logprobs: torch.Tensor, target_prob: torch.Tensor, weight: torch.Tensor
-    ) -> None:
-        """Keep the figures of a micro-batch, over all processes; TRL's `log` averages those of a step."""
-        columns = torch.stack([margins, *logprobs.chunk(2), target_prob, weight], dim=1)
-        margins, chosen, rejected, target_prob, weight = self.accelerator.gather(columns).unbind(1)
-        real, decided = weight > 0, target_prob != 0.5
-        figures = {"margin": margins, "chosen_logprob": chosen, "rejected_logprob": rejected}
-        figures = {name: values[real] for name, values in figures.items()}
-        if (real & decided).any():
-            figures["accuracy"] = ((margins > 0) == (target_prob > 0.5))[real & decided].float()
-        for name, values in figures.items():
-            self._metrics["train"][name].append(values.mean().item())
+        chosen, rejected = logprobs.chunk(2)
+        self._note(margins, target_prob, weight, chosen_logprob=chosen, rejected_logprob=rejected)
+        return self._as_share(soft_dpo_loss(margins, target_prob, weight), len(weight), num_items_in_batch)
 
 
 def blank_pair(eos: int) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from trl import RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from tasks.training.passes import InPasses
+from tasks.training.soft_targets import SOFT_COLUMNS, SoftTargets, with_soft_columns
 
 HEAD = "score"
 """What transformers calls the scalar head of a causal model."""
-SOFT_COLUMNS = ("target_prob", "weight")
-"""What a row has beside the tokens that TRL knows of."""
 
 
 def soft_preference_loss(
@@ -38,19 +36,14 @@ class SoftPreferenceCollator(DataCollatorForPreference):
     """Pads as TRL does, and keeps `target_prob` and `weight`, each (batch,)."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = super().torch_call(examples)
-        for name in SOFT_COLUMNS:
-            batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
+        return with_soft_columns(super().torch_call(examples), examples)
 
 
-class SoftRewardTrainer(InPasses, RewardTrainer):
+class SoftRewardTrainer(SoftTargets, RewardTrainer):
     """`RewardTrainer` whose rows carry `target_prob` and `weight`, and whose last row is `blank_row`.
 
     Figures: `accuracy` (share of decided labels whose side scores higher), `margin` and `mean_reward`.
     """
-
-    loss_is_scaled_for_ga = True  # a row counts the same in a short micro-batch as in a full one
 
     def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any) -> None:
         self.head_learning_rate = head_learning_rate
@@ -65,15 +58,6 @@ class SoftRewardTrainer(InPasses, RewardTrainer):
             split_off(optimizer, [p for name, p in named if HEAD in name.split(".")], self.head_learning_rate)
         return optimizer
 
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        self._signature_columns += [name for name in SOFT_COLUMNS if name not in self._signature_columns]
-
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Rows of the optimizer step, over all processes; blank ones are none."""
-        rows = torch.cat([batch["weight"] for batch in batch_samples]).to(device)
-        return self.accelerator.gather((rows > 0).sum()).sum()
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -83,21 +67,10 @@ class SoftRewardTrainer(InPasses, RewardTrainer):
         logits = model(**inputs, use_cache=False).logits
         chosen, rejected = logits.squeeze(-1).float().chunk(2)
         loss = soft_preference_loss(chosen, rejected, target_prob, weight, self.args.center_rewards_coefficient)
-        self._note(torch.stack([chosen.detach(), rejected.detach(), target_prob, weight], dim=1), inputs)
-        # gradients are averaged over the processes
-        return loss * len(weight) / num_items_in_batch * self.accelerator.num_processes
-
-    def _note(self, columns: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """Keep a micro-batch's figures, over all processes; TRL's `log` averages those of a step."""
-        chosen, rejected, target_prob, weight = self.accelerator.gather(columns).unbind(1)
-        margin, real, decided = chosen - rejected, weight > 0, target_prob != 0.5
-        figures = {"margin": margin[real], "mean_reward": ((chosen + rejected) / 2)[real]}
-        if (real & decided).any():
-            figures["accuracy"] = ((margin > 0) == (target_prob > 0.5))[real & decided].float()
-        for name, values in figures.items():
-            self._metrics["train"][name].append(values.mean().item())
+        self._note(chosen - rejected, target_prob, weight, mean_reward=(chosen + rejected) / 2)
         self._total_train_tokens += int(self.accelerator.gather(inputs["attention_mask"].sum()).sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return self._as_share(loss, len(weight), num_items_in_batch)
 
 
 def split_off(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], learning_rate: float) -> None:
