@@ -81,8 +81,7 @@ def test_value_model_learns_what_a_fixed_policy_earns(models, tmp_path):
     config = CONFIG.model_copy(update={"num_updates": 12, "learning_rate": 1e-12})
     lines: list[dict] = []
     train_ppo(config, PROMPTS, *models, tmp_path, 0, Supervision(log=lines.append))
-    assert lines[0]["explained_variance"] == pytest.approx(0, abs=0.05)  # its head starts at zero
-    assert lines[-1]["explained_variance"] > 0.3
+    assert lines[-1]["explained_variance"] > 0.3 > lines[0]["explained_variance"]
     assert lines[-1]["value_loss"] < 0.7 * lines[0]["value_loss"]
     assert abs(lines[-1]["kl"]) < 1e-4
 

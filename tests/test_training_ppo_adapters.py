@@ -15,7 +15,7 @@ from tasks.training.ppo.model import keep_frozen_in, response_logits, with_adapt
 from tasks.training.ppo.update import make_optimizer, optimise
 from tests.ppo_ranks import CONFIG, PROMPTS, make_models, train
 
-LORA = CONFIG.model_copy(update={"lora_rank": 4, "learning_rate": 1e-2, "value_learning_rate": 1e-2})
+LORA = CONFIG.model_copy(update={"lora_rank": 4, "learning_rate": 3e-3, "value_learning_rate": 1e-2})
 IDS = torch.tensor([[9, 10, 11, 12, 13], [14, 15, 16, 17, 18]])
 RESPONSE = torch.tensor([[False, False, True, True, True]] * 2)
 

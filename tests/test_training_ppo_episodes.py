@@ -49,6 +49,14 @@ def test_score_is_read_at_the_last_token_even_if_that_is_the_padding_token(model
     )
 
 
+def test_values_start_as_standardised_scores_of_the_text_before_the_token(models, prompts):
+    values = collect(models, prompts).values
+    for row, (prompt, completion) in enumerate(zip(prompts, COMPLETIONS, strict=True)):
+        raw = raw_scores(models.reward, [prompt + completion[:t] for t in range(len(completion))])
+        expected = [(score - models.score_mean) / models.score_std for score in raw]
+        assert values[row, : len(completion)].tolist() == pytest.approx(expected, rel=1e-4)
+
+
 def test_logprobs_and_entropy_are_those_of_each_row_alone(models, prompts):
     episodes = collect(models, prompts)
     entropies = []
@@ -63,7 +71,7 @@ def test_logprobs_and_entropy_are_those_of_each_row_alone(models, prompts):
 
 
 def test_completion_without_eos_loses_the_penalty_in_every_return(models, prompts):
-    """Nothing is discounted and no value is known yet, so each token of the third row is worth 0.75 less."""
+    """Nothing is discounted and no value stands in for what follows, so each token of the third row loses 0.75."""
     free = collect(models, prompts, missing_eos_penalty=0.0, lam=1.0)
     strict = collect(models, prompts, missing_eos_penalty=0.75, lam=1.0)
     assert free.ended.tolist() == [True, True, False, True]

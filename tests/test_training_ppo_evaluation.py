@@ -83,13 +83,14 @@ class Killed(Exception):
 
 def test_resume_after_the_best_was_found_equals_uninterrupted(models, tmp_path):
     """The best is neither the last nor the one at the resume point: it is known from `best.safetensors` alone."""
-    free = train_ppo(CONFIG, PROMPTS, models.policy, models.likes_a, tmp_path / "free", 0, UNWATCHED)
+    slow = CONFIG.model_copy(update={"learning_rate": 1e-3})
+    free = train_ppo(slow, PROMPTS, models.policy, models.likes_a, tmp_path / "free", 0, UNWATCHED)
     best = best_evaluation(CONFIG.rules, free["evaluations"])
     assert best and free["best_update"] == best["update"] > 2 and free["stopped"] is None
     _, early, *later = free["evaluations"]
     assert early["score"] > free["evaluations"][0]["score"] and min(line["kl"] for line in later) > early["kl"]
     limit = (early["kl"] + min(line["kl"] for line in later)) / 2
-    config = with_rules(CONFIG, window=100, max_kl=limit)  # later ones break a rule, and never for long enough to stop
+    config = with_rules(slow, window=100, max_kl=limit)  # later ones break a rule, and never for long enough to stop
     given = config, PROMPTS, models.policy, models.likes_a
     expected = train_ppo(*given, tmp_path / "whole", 0, UNWATCHED)
     assert expected["best_update"] == 2 and expected["num_updates"] == 8

@@ -18,7 +18,7 @@ def models(tmp_path_factory) -> Models:
 
 
 def test_kl_explosion_is_stopped_and_the_sl_policy_is_the_result(models, tmp_path):
-    config = with_rules(CONFIG.model_copy(update={"learning_rate": 2e-2}), max_kl=10)
+    config = with_rules(CONFIG.model_copy(update={"learning_rate": 5e-2}), max_kl=10)
     result = train_ppo(config, PROMPTS, models.policy, models.likes_a, tmp_path, 0, UNWATCHED)
     assert result["stopped"]["rule"] == "max_kl"
     assert result["num_updates"] == result["stopped"]["update"] == len(result["history"]) < 8
@@ -86,7 +86,7 @@ def test_scores_that_are_not_finite_are_the_reward_models_fault(models, tmp_path
 
 
 def test_stop_of_a_training_that_measures_nothing_goes_back_to_the_sl_policy(models, tmp_path):
-    config = with_rules(CONFIG.model_copy(update={"learning_rate": 2e-2, "eval_prompts": 0}), max_kl=10)
+    config = with_rules(CONFIG.model_copy(update={"learning_rate": 5e-2, "eval_prompts": 0}), max_kl=10)
     result = train_ppo(config, PROMPTS, models.policy, models.likes_a, tmp_path, 0, UNWATCHED)
     assert (result["stopped"]["rule"], result["best_update"], result["evaluations"]) == ("max_kl", 0, [])
     assert same_weights(tmp_path, models.policy)

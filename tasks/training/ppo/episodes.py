@@ -76,10 +76,11 @@ class Episodes:
 
 
 def load_models(policy: Path, reward: Path, config: PPOConfig, ranks: Ranks = ALONE) -> Models:
-    """Policy and reference model from `policy`; reward and value model from `reward`, the latter's head zeroed.
+    """Policy and reference model from `policy`, reward and value model from `reward`.
 
-    With adapters only they and the value head are trained, and the reference is the policy without its own. What is
-    frozen keeps its linear layers in `config.precision`. Seed torch before: half of each adapter is drawn.
+    Values start as the reward model's standardised scores of the text so far, which are in the unit of the returns. With
+    adapters only they and the value head are trained, and the reference is the policy without its own. What is frozen
+    keeps its linear layers in `config.precision`. Seed torch before: half of each adapter is drawn.
 
     Raises: ValueError: the reward model has no scale or another vocabulary, the policy's head is special, or the
     batches cannot be shared among the processes.
@@ -180,10 +181,11 @@ def _check_completions(completions: list[list[int]], num_prompts: int) -> None:
 
 def _load_learner(policy: Path, reward: Path, config: PPOConfig) -> PolicyAndValue:
     policy_model, value_model = load_policy(policy), load_scalar_model(reward)
-    torch.nn.init.zeros_(value_model.score.weight)
+    mean, std = load_scale(reward)
+    value_model.score.weight.data.div_(std)
     check_plain_head(policy_model)
     learner = PolicyAndValue(
-        with_adapters(policy_model, config, "CAUSAL_LM"), with_adapters(value_model, config, "SEQ_CLS")
+        with_adapters(policy_model, config, "CAUSAL_LM"), with_adapters(value_model, config, "SEQ_CLS"), mean / std
     )
     disable_dropout(learner)
     return learner

@@ -10,12 +10,16 @@ from tasks.training.config import Precision, TrainerConfig
 
 
 class PolicyAndValue(nn.Module):
-    """One module, so that one backward pass and one optimizer serve both. Either may be wrapped in adapters."""
+    """One module, so that one backward pass and one optimizer serve both. Either may be wrapped in adapters.
 
-    def __init__(self, policy: PreTrainedModel, value: PreTrainedModel) -> None:
+    `value_offset` is taken off what the value head says, which has no bias: no parameter, so not in resume points.
+    """
+
+    def __init__(self, policy: PreTrainedModel, value: PreTrainedModel, value_offset: float = 0.0) -> None:
         super().__init__()
         self.policy = policy
         self.value = value
+        self.value_offset = value_offset
 
     def forward(
         self, ids: torch.Tensor, response: torch.Tensor, temperature: float
@@ -26,7 +30,7 @@ class PolicyAndValue(nn.Module):
         value of a token is the one of the state before it is drawn.
         """
         logits = response_logits(self.policy, ids, response, temperature)
-        return logits, response_values(self.value, ids, response)
+        return logits, response_values(self.value, ids, response) - self.value_offset
 
 
 def response_logits(
