@@ -78,7 +78,7 @@ class Episodes:
 def load_models(policy: Path, reward: Path, config: PPOConfig, ranks: Ranks = ALONE) -> Models:
     """Policy and reference model from `policy`, reward and value model from `reward`.
 
-    Values start as the reward model's standardised scores of the text so far, which are in the unit of the returns. With
+    Values start as the reward model's standardised scores of the text so far, which have the returns' unit. With
     adapters only they and the value head are trained, and the reference is the policy without its own. What is frozen
     keeps its linear layers in `config.precision`. Seed torch before: half of each adapter is drawn.
 
