@@ -42,7 +42,7 @@ def replay(job: Job, meter: Meter) -> None:
     for _ in range(REPEATS):
         decode(networks.policy, prompts, completions, meter)
         with meter.within("measure"):
-            measure(networks, prompts, completions, config.micro_batch_size)
+            measure(networks, prompts, completions, config)
         with meter.within("optimise"):
             optimise(networks, prompts, completions, config)
         meter.end_update()
@@ -83,18 +83,19 @@ def decode(policy: Any, prompts: Rows, completions: Rows, meter: Meter) -> None:
             position = position[kept, -1:] + 1
 
 
-def measure(networks: Networks, prompts: Rows, completions: Rows, micro_batch_size: int) -> None:
-    """One pass of each network without gradients."""
+def measure(networks: Networks, prompts: Rows, completions: Rows, config: Any) -> None:
+    """One pass of each network without gradients; the reward model alone has to read the last token."""
     import torch
 
-    from tasks.training.ppo.episodes import FORWARD_FACTOR
+    from tasks.training.ppo.episodes import rows_measured_at_once
 
     with torch.no_grad():
-        for ids, response in batches(prompts, completions, FORWARD_FACTOR * micro_batch_size):
+        for ids, response in batches(prompts, completions, rows_measured_at_once(networks.reward.device, config)):
             for network in (networks.policy, networks.reference):
                 network.get_output_embeddings()(states_before(network, ids, response))
-            for network in (networks.value, networks.reward):
-                network.score(states_before(network, ids, response))
+            networks.value.score(states_before(networks.value, ids, response))
+            states = networks.reward.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            networks.reward.score(states[:, -1])
 
 
 def optimise(networks: Networks, prompts: Rows, completions: Rows, config: Any) -> None:
@@ -125,8 +126,8 @@ def batches(prompts: Rows, completions: Rows, size: int) -> list[tuple[Any, Any]
 
 def states_before(network: Any, ids: Any, response: Any) -> Any:
     """Last hidden states at the positions that predict completion tokens."""
-    states = network.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return states[:, :-1][response[:, 1:]]
+    states = network.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    return states[response[:, 1:]]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from tasks.training.ranks import ALONE, Ranks
 from tasks.training.rl_config import PPOConfig
 from tasks.training.scoring import load_scale
 
-FORWARD_FACTOR = 4  # without gradients so many more episodes fit a pass
+FORWARD_FACTOR = 4
+"""Without gradients so many more episodes fit a pass. A CPU, whose caches they would not fit, is left out."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,11 @@ def padded_batch(
     return ids, spans_mask(starts, ends, ids.shape[1])
 
 
+def rows_measured_at_once(device: torch.device, config: PPOConfig) -> int:
+    """Episodes in a pass without gradients."""
+    return config.micro_batch_size * (1 if device.type == "cpu" else FORWARD_FACTOR)
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Compute in bfloat16 where the config says so; weights stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -201,7 +207,7 @@ def _measure(
     """
     scores, figures = torch.zeros(len(prompts)), torch.zeros(len(prompts), 4, room)
     totals = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    for rows in chunks_by_length(totals, FORWARD_FACTOR * config.micro_batch_size):
+    for rows in chunks_by_length(totals, rows_measured_at_once(models.device, config)):
         ids, response = padded_batch(
             [prompts[i] for i in rows], [completions[i] for i in rows], models.reward.config.pad_token_id
         )

@@ -118,7 +118,7 @@ def check_plain_head(policy: PreTrainedModel) -> None:
 
 def _states_before(model: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Last hidden states (tokens, hidden) at the positions that predict the response tokens."""
-    return _last_states(model, ids)[:, :-1][response[:, 1:]]
+    return _last_states(model, ids[:, :-1])[response[:, 1:]]
 
 
 def _last_states(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
