@@ -3,8 +3,7 @@
     make demo && make bench-ppo
     .venv/bin/python -m benchmarks.ppo --updates 3 --seeds 0
 
-Four columns: TRL with its own defaults; TRL with settings that are faster here; the same without its calls to
-`gc.collect`; Solon. All learn from the same SL policy, reward
+Three columns: TRL as it is; TRL without its calls to `gc.collect`; Solon. All learn from the same SL policy, reward
 model and prompts (those of the newest finished run in the store) with the micro preset's settings, draw as many samples
 and make as many optimizer steps, which are counted. They run in turn, a process each, in an order that changes from
 seed to seed. Speed is of the updates after the first one. What an update cannot do without, the bare passes of the
@@ -40,7 +39,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TRL_PYTHON = ROOT / ".solon" / "tools" / "trl-ppo" / "bin" / "python"
 COLUMNS = {
     # column: interpreter, module
-    "trl-defaults": (TRL_PYTHON, "benchmarks.trl_ppo"),
     "trl": (TRL_PYTHON, "benchmarks.trl_ppo"),
     "trl-without-collect": (TRL_PYTHON, "benchmarks.trl_ppo"),
     "solon": (Path(sys.executable), "benchmarks.solon_ppo"),

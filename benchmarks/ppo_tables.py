@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     from benchmarks.ppo import Run
 
 TITLES = {
-    "trl-defaults": "TRL 1.12, its defaults",
-    "trl": "TRL 1.12, faster settings",
-    "trl-without-collect": "the same without gc.collect",
+    "trl": "TRL 1.12",
+    "trl-without-collect": "TRL 1.12 without gc.collect",
     "solon": "Solon",
     "floor": "bare passes",
 }
 SECTIONS = ("sample", "measure", "optimise", "gc", "rest")
-TRAINERS = ("trl-defaults", "trl", "trl-without-collect", "solon")
+TRAINERS = ("trl", "trl-without-collect", "solon")
 
 
 def print_tables(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> None:
@@ -26,7 +25,7 @@ def print_tables(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> N
     check_same_work(runs)
     for column in ("trl", "solon"):
         found = of(runs, column)[0].figures["versions"]
-        print(f"{column}: {', '.join(f'{name} {version}' for name, version in found.items())}")
+        print(f"{TITLES[column]}: {', '.join(f'{name} {version}' for name, version in found.items())}")
     print_speed(runs, config)
     print_outcome(runs, before, config)
     print_profile(runs, config)
