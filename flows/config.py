@@ -24,11 +24,18 @@ from tasks.stage import RunContext
 from tasks.training.config import RewardConfig
 from tasks.training.rl_config import RLConfig
 
-PRESETS = Path(__file__).resolve().parent.parent / "deployments" / "presets"
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = ROOT / "deployments" / "presets"
+CONSTITUTIONS = ROOT / "constitutions"
 
 
 class ConfigError(ValueError):
     """A setting is unknown, missing or out of range; the message names it."""
+
+
+def offer_constitutions(field: dict[str, Any]) -> None:
+    """A form offers the constitutions that are there; elsewhere any file will do."""
+    field["enum"] = sorted(f"constitutions/{path.name}" for path in CONSTITUTIONS.glob("*.yaml"))
 
 
 class ModelsConfig(Frozen):
@@ -47,8 +54,10 @@ class ModelsConfig(Frozen):
 class AlignConfig(Frozen):
     """Everything an alignment run is told."""
 
-    constitution: str = "constitutions/harmlessness.yaml"
+    constitution: str = Field("constitutions/harmlessness.yaml", json_schema_extra=offer_constitutions)
     """File with the principles."""
+    constitution_version: str = ""
+    """A published version of a constitution in the store, which then takes the file's place; empty: the file."""
     models: ModelsConfig
     """What the run starts from."""
     prompts: PromptsConfig

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
-from constitutions import load_constitution
+from constitutions import Constitution, load_constitution
 from flows.config import AlignConfig, ConfigError
 from flows.runner import StageRunner
 from tasks.collect import PromptsStage
-from tasks.constitution import ConstitutionStage
+from tasks.constitution import ConstitutionStage, read_constitution
+from tasks.publish import DATASET
 from tasks.schema import DatasetRef, ModelRef
+from tasks.store import Store
 
 FEEDBACK = "feedback"
 """Name of the first evaluator; the jury's others have the names that the config gives them."""
@@ -34,7 +36,7 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
 
     Raises: ConfigError: two evaluators are the same model.
     """
-    document = load_constitution(config.constitution).model_dump(mode="json")
+    document = constitution_of(config).model_dump(mode="json")
     return Given(
         helpful_only=run.outside_model(config.models.helpful_only),
         pretrained=run.outside_model(config.models.pretrained),
@@ -42,6 +44,17 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
         constitution=run.dataset(ConstitutionStage(run=config.run, document=document)),
         prompts=run.dataset(PromptsStage(run=config.run, config=config.prompts)),
     )
+
+
+def constitution_of(config: AlignConfig) -> Constitution:
+    """The principles that a run is given: a published version of the store, or a file.
+
+    Raises: ConstitutionError. StoreError: there is no such version.
+    """
+    if not config.constitution_version:
+        return load_constitution(config.constitution)
+    store = Store.open(config.run.store)
+    return read_constitution(store, store.manifest(DATASET, config.constitution_version).dataset_ref())
 
 
 def jury(run: StageRunner, config: AlignConfig) -> dict[str, ModelRef]:

@@ -4,15 +4,53 @@ Columns are named as TRL names them (`prompt`, `completion`, `chosen`, `rejected
 dataset silently: whatever happened to it is its `status`, and `reason` says why it is not `ok`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Frozen(BaseModel):
     """A value: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What a form is made of: fields in the order of the class, its own first, and no choice of a type or None.
+
+        A field that may be None is left empty instead, and then it is None, since that is every such field's default
+        (`test_structure.py` makes sure of it). Forms cannot show the choice well.
+        """
+        schema = handler(core)
+        fields = handler.resolve_ref_schema(schema).get("properties", {})
+        inherited = [name for name in fields if name not in cls.__annotations__]
+        for position, name in enumerate([name for name in fields if name in cls.__annotations__] + inherited):
+            field = fields[name]
+            field["position"] = position
+            choices = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
+            words = [word for choice in choices for word in choice.get("enum", [choice.get("const")])]
+            if len(choices) == 1:
+                field |= choices[0]
+                del field["anyOf"]
+            elif choices and None not in words:
+                field |= {"type": "string", "enum": words}
+                del field["anyOf"]
+            if field.get("format") == "path":
+                del field["format"]  # a form would take one of the slashes of s3:// away
+            if "default" in field:
+                field["default"] = without_none(field["default"])
+                if field["default"] is None:
+                    del field["default"]
+        return schema
+
+
+def without_none(value: Any) -> Any:
+    """JSON without the keys whose value is null."""
+    if isinstance(value, dict):
+        return {key: without_none(inner) for key, inner in value.items() if inner is not None}
+    return [without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 Status = Literal["ok", "refused", "unparsable", "skipped", "failed"]

@@ -2,8 +2,8 @@
 
 A stage is a frozen model of JSON-sized fields (references, config, seed), so the same value is a function call in
 a test, the parameters of a deployment on a cluster, and the identity of its result (design ideas 1, 2 and 5).
-`RunContext` holds what all stages of a run share; of it only `seed`, `force` and the serving settings that change
-numbers enter a version id.
+`RunContext` holds what all stages of a run share; of it only `seed`, what is forced and the serving settings that
+change numbers enter a version id.
 """
 
 from abc import abstractmethod
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field
 
@@ -21,6 +21,13 @@ from tasks.store import Derivation, InputRef, Store
 from tasks.training.launch_config import LaunchConfig
 
 T = TypeVar("T")
+
+StageName = Literal[
+    "constitution", "prompts", "respond", "start_gates", "revise", "improve", "sft", "compare", "probe", "label",
+    "label_gates", "preferences", "reward", "held_out_reward", "rl", "sample", "judge", "evaluate", "report",
+]  # fmt: skip
+"""In the order of the method."""
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 class StageFailed(ValueError):
@@ -34,8 +41,15 @@ class RunContext(Frozen):
     """Where datasets and models are kept: a folder or `s3://bucket/prefix`."""
     seed: int = 0
     """Draws principles, seeds requests and training."""
-    force: dict[str, str] = Field(default_factory=dict)
-    """Salt by stage name: another salt makes a stage's result anew."""
+    executor: Literal["inline", "deployments"] = "inline"
+    """Where stages run: in the run's own process, or each as a run of its own deployment, on the pool meant for it."""
+    force: tuple[StageName, ...] = ()
+    """Stages to make anew, whatever the store has."""
+    rerun_from: StageName | Literal["none"] = "none"
+    """Make this stage and all after it anew."""
+    force_salt: str = ""
+    """Names what is made anew: the same word finds it again, another makes it once more. Empty: the run's own id, so
+    that a retry goes on where it was and every new run makes it again."""
     serving: ServingConfig = ServingConfig()
     """How texts are generated."""
     chunk_rows: int = Field(256, ge=1)
@@ -44,6 +58,16 @@ class RunContext(Frozen):
     """A stage fails when more of its rows are refused, unparsable or failed."""
     training: LaunchConfig = LaunchConfig()
     """How training processes are started."""
+
+    def salt(self, stage: str) -> str | None:
+        """What sets the version of a forced stage apart; None for a stage that is not forced."""
+        later = STAGES[STAGES.index(self.rerun_from) :] if self.rerun_from != "none" else ()
+        return (self.force_salt or "forced") if stage in {*self.force, *later} else None
+
+    def salted(self, salt: str) -> "RunContext":
+        """With a salt for what is forced, where there is none."""
+        forced = bool(self.force) or self.rerun_from != "none"
+        return self.model_copy(update={"force_salt": salt}) if forced and not self.force_salt else self
 
 
 class Progress(Protocol):
@@ -100,7 +124,7 @@ class Stage(Frozen):
             constitution=self.constitution_slice(store),
             models={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, str)},
             seed=self.run.seed,
-            force=self.run.force.get(self.stage),
+            force=self.run.salt(self.stage),
             cites=self.cites(),
         )
 

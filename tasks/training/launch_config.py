@@ -20,7 +20,7 @@ class LaunchConfig(Frozen):
     sharding: Sharding = "none"
     """How SFT, reward model, RLOO, GRPO and DPO spread a model over GPUs (`accelerate launch` with a config of
     `infra/accelerate`); none: every process holds all of it. PPO takes none."""
-    grace_seconds: float = Field(60.0, gt=0)
+    grace_seconds: float = Field(15.0, gt=0)
     """What a training that is asked to leave has for its resume point before it is killed."""
     tracker: Tracker = "tensorboard"
     """Where curves go while it trains; wandb and trackio want the extra `trackers` installed."""
