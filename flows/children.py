@@ -11,25 +11,21 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Scheduled
+from prefect.exceptions import Abort, TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import AwaitingRetry, Cancelling
 from prefect.types._datetime import now
 
+from flows.api import ask, is_away, patiently, pauses
 from tasks.stage import StageFailed
 
 STAGE_DEPLOYMENT = "stage"
 """Every stage has one deployment of this name: `revise/stage`."""
-POLL_SECONDS = (1.0, 15.0)
-"""First and longest pause between two looks at a child."""
 SETTLED = timedelta(seconds=10)
 """A crash may be reported twice, seconds apart (by the process and by its worker): retried before, a run would be
 crashed again while it works."""
-SERVER_AWAY_SECONDS = 900.0
-"""How long a server that does not answer is waited for."""
 
 
 def never() -> bool:
@@ -38,18 +34,87 @@ def never() -> bool:
 
 
 def run_child(deployment: str, key: str, parameters: dict[str, Any], done: Callable[[], bool] = never) -> FlowRun:
-    """The finished run of `deployment` (`flow/name`) with this key; a bad one that was there already runs once more.
+    """The run of `deployment` (`flow/name`) with this key, ended; one that had ended badly before runs once more.
 
-    `done` says whether the child's work is there: with it a server that went away is not waited for.
+    `done` says whether the child's work is there: then its state does not matter, nor a server that went away.
 
-    Raises: StageFailed: it ended badly, now. PrefectHTTPStatusError: the deployment is not there, or refuses them.
+    Raises: StageFailed: it ended badly, now. ServerAway. PrefectHTTPStatusError: the deployment is not there, or
+    refuses the parameters.
     """
     run = patiently(lambda: run_deployment(deployment, parameters=parameters, idempotency_key=key, timeout=0), never)
     assert isinstance(run, FlowRun)
-    if ended_badly(run):
-        run = retry_in_place(run)
-    run = wait_for(run, done)
+    try:
+        if state_of(run).is_cancelling():
+            run = wait_for(run, done)
+        if ended_badly(run := settled(run)):
+            retry_in_place(run)
+        run = wait_for(run, done)
+    except (TerminationSignal, Abort):
+        cancel_with_parent(run.id)
+        raise
     if ended_badly(run) and not done():
-        assert run.state
-        raise StageFailed(f"{deployment}: run {run.name!r} is {run.state.name}: {run.state.message or 'it says no more'}")
+        state = state_of(run)
+        raise StageFailed(f"{deployment}: run {run.name!r} is {state.name}: {state.message or 'it says no more'}")
     return run
+
+
+def wait_for(run: FlowRun, done: Callable[[], bool]) -> FlowRun:
+    """The run once it has ended, for good; as it was seen last, where its work is done and the server is away."""
+    for pause in pauses():
+        seen = read_patiently(run.id, done)
+        if seen is None:
+            return run
+        run = settled(seen)
+        if state_of(run).is_final():
+            return run
+        time.sleep(pause)
+    raise AssertionError("pauses do not end")
+
+
+def settled(run: FlowRun) -> FlowRun:
+    """The run once its crash has been reported by all who report it: perhaps it works again by then."""
+    while state_of(run).is_crashed() and now("UTC") - state_of(run).timestamp < SETTLED:
+        time.sleep(SETTLED.total_seconds())
+        again = read_patiently(run.id, never)
+        assert again
+        if state_of(again).id == state_of(run).id:
+            break
+        run = again
+    return run
+
+
+def retry_in_place(run: FlowRun) -> None:
+    """Send the same run through its deployment once more, as the button in the UI does."""
+    state: State[Any] = AwaitingRetry(message="Its parent was run again.")
+    patiently(lambda: ask(lambda client: client.set_flow_run_state(run.id, state, force=True)), never)
+
+
+def cancel_with_parent(child: UUID) -> None:
+    """A run that is cancelled takes its child with it at once; one that ends otherwise leaves it at work."""
+    try:
+        us = ask(lambda client: client.read_flow_run(UUID(flow_run.id)))
+        if is_cancelled(us):
+            state: State[Any] = Cancelling(message="Its parent was cancelled.")
+            ask(lambda client: client.set_flow_run_state(child, state))
+    except httpx.HTTPError as error:
+        if not is_away(error):
+            raise  # a child that cannot be told sees its parent's state for itself (`flows.watch`)
+
+
+def read_patiently(run_id: UUID, needless: Callable[[], bool]) -> FlowRun | None:
+    return patiently(lambda: ask(lambda client: client.read_flow_run(run_id)), needless)
+
+
+def state_of(run: FlowRun) -> State[Any]:
+    assert run.state, f"flow run {run.id} has no state"
+    return run.state
+
+
+def ended_badly(run: FlowRun) -> bool:
+    state = state_of(run)
+    return state.is_final() and not state.is_completed()
+
+
+def is_cancelled(run: FlowRun) -> bool:
+    """Whether it is cancelled, or about to be."""
+    return state_of(run).is_cancelling() or state_of(run).is_cancelled()

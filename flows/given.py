@@ -3,16 +3,13 @@
 from typing import NamedTuple
 
 from constitutions import Constitution, load_constitution
-from flows.config import AlignConfig, ConfigError
+from flows.config import FEEDBACK, AlignConfig, ConfigError
 from flows.runner import StageRunner
 from tasks.collect import PromptsStage
 from tasks.constitution import ConstitutionStage, read_constitution
 from tasks.publish import DATASET
 from tasks.schema import DatasetRef, ModelRef
 from tasks.store import Store
-
-FEEDBACK = "feedback"
-"""Name of the first evaluator; the jury's others have the names that the config gives them."""
 
 
 class Given(NamedTuple):
@@ -59,7 +56,7 @@ def constitution_of(config: AlignConfig) -> Constitution:
 
 def jury(run: StageRunner, config: AlignConfig) -> dict[str, ModelRef]:
     """Every evaluator; a jury is worth something where its members are different."""
-    names = {FEEDBACK: config.models.feedback, **config.models.jury}
+    names = {FEEDBACK: config.models.feedback} | {juror.name: juror.model for juror in config.models.jury}
     models = {name: run.outside_model(model) for name, model in names.items()}
     first: dict[str, str] = {}
     for name, model in models.items():

@@ -4,11 +4,13 @@ Columns are named as TRL names them (`prompt`, `completion`, `chosen`, `rejected
 dataset silently: whatever happened to it is its `status`, and `reason` says why it is not `ok`.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from tasks.forms import as_form
 
 
 class Frozen(BaseModel):
@@ -18,39 +20,18 @@ class Frozen(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """What a form is made of: fields in the order of the class, its own first, and no choice of a type or None.
-
-        A field that may be None is left empty instead, and then it is None, since that is every such field's default
-        (`test_structure.py` makes sure of it). Forms cannot show the choice well.
-        """
+        """What a form is made of: fields in the order of the class, its own before those it inherits."""
         schema = handler(core)
-        fields = handler.resolve_ref_schema(schema).get("properties", {})
-        inherited = [name for name in fields if name not in cls.__annotations__]
-        for position, name in enumerate([name for name in fields if name in cls.__annotations__] + inherited):
-            field = fields[name]
-            field["position"] = position
-            choices = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
-            words = [word for choice in choices for word in choice.get("enum", [choice.get("const")])]
-            if len(choices) == 1:
-                field |= choices[0]
-                del field["anyOf"]
-            elif choices and None not in words:
-                field |= {"type": "string", "enum": words}
-                del field["anyOf"]
-            if field.get("format") == "path":
-                del field["format"]  # a form would take one of the slashes of s3:// away
-            if "default" in field:
-                field["default"] = without_none(field["default"])
-                if field["default"] is None:
-                    del field["default"]
+        resolved = handler.resolve_ref_schema(schema)
+        order = sorted(resolved.get("properties", {}), key=lambda name: name not in cls.__annotations__)
+        as_form(resolved, order, finite=cls.model_config.get("allow_inf_nan") is False)
         return schema
 
 
-def without_none(value: Any) -> Any:
-    """JSON without the keys whose value is null."""
-    if isinstance(value, dict):
-        return {key: without_none(inner) for key, inner in value.items() if inner is not None}
-    return [without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
+class Settings(Frozen):
+    """What a user may set: a value whose numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 Status = Literal["ok", "refused", "unparsable", "skipped", "failed"]

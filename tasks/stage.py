@@ -8,14 +8,14 @@ change numbers enter a version id.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field
 
-from tasks.schema import DatasetRef, Frozen, ModelRef, Row
+from tasks.schema import DatasetRef, Frozen, ModelRef, Row, Settings
 from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
 from tasks.training.launch_config import LaunchConfig
@@ -34,28 +34,28 @@ class StageFailed(ValueError):
     """A stage could not commit a result; what it finished is kept and the message says what to do."""
 
 
-class RunContext(Frozen):
+class RunContext(Settings):
     """What all stages of one run share."""
 
-    store: str = ".solon/store"
+    store: str = Field(".solon/store", min_length=1)
     """Where datasets and models are kept: a folder or `s3://bucket/prefix`."""
-    seed: int = 0
-    """Draws principles, seeds requests and training."""
+    seed: int = Field(0, ge=0, le=2**53 - 1)
+    """Draws principles, seeds requests and training; up to what a browser still counts exactly."""
     executor: Literal["inline", "deployments"] = "inline"
-    """Where stages run: in the run's own process, or each as a run of its own deployment, on the pool meant for it."""
+    """`inline`: stages run in the run's own process. `deployments`: each is a run of its own, on its pool."""
     force: tuple[StageName, ...] = ()
     """Stages to make anew, whatever the store has."""
-    rerun_from: StageName | Literal["none"] = "none"
+    rerun_from: Literal["none"] | StageName = "none"
     """Make this stage and all after it anew."""
     force_salt: str = ""
     """Names what is made anew: the same word finds it again, another makes it once more. Empty: the run's own id, so
     that a retry goes on where it was and every new run makes it again."""
-    serving: ServingConfig = ServingConfig()
-    """How texts are generated."""
     chunk_rows: int = Field(256, ge=1)
     """Rows a resume point holds; how the work is cut never enters an identity."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """A stage fails when more of its rows are refused, unparsable or failed."""
+    serving: ServingConfig = ServingConfig()
+    """How texts are generated."""
     training: LaunchConfig = LaunchConfig()
     """How training processes are started."""
 
@@ -71,15 +71,28 @@ class RunContext(Frozen):
 
 
 class Progress(Protocol):
-    """Shows how far a stage is while it works."""
+    """Shows a stage while it works."""
 
-    def update(self, done: int, total: int, note: str) -> None: ...
+    def update(self, done: int, total: int, note: str) -> None:
+        """So many rows or steps are done."""
+
+    def rows(self, rows: Sequence[Row], items: Sequence[Any]) -> None:
+        """Rows of a finished chunk, and the items they are of; an `update` follows."""
+
+    def trained(self, kind: str, metrics: Mapping[str, Any]) -> None:
+        """What a `kind` of training has logged so far (`history`), and at its end what came of it (`final`)."""
 
 
 class NoProgress:
     """Shows nothing."""
 
     def update(self, done: int, total: int, note: str) -> None:
+        return None
+
+    def rows(self, rows: Sequence[Row], items: Sequence[Any]) -> None:
+        return None
+
+    def trained(self, kind: str, metrics: Mapping[str, Any]) -> None:
         return None
 
 
