@@ -1,7 +1,9 @@
 """One Prefect server for the whole session, and no network, telemetry or extra threads in any test."""
 
 import os
+import tempfile
 
+_HOME = tempfile.TemporaryDirectory(prefix="prefect-home-")  # else it is the user's, and keeps what failed runs write
 os.environ.update(
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
@@ -10,6 +12,8 @@ os.environ.update(
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_RESULTS_PERSIST_BY_DEFAULT="false",
+    PREFECT_RESULTS_DEFAULT_SERIALIZER="json",
+    PREFECT_HOME=_HOME.name,
 )
 
 from collections.abc import Iterator

@@ -34,8 +34,15 @@ class Home:
         word = b64encode((self.path / "prefect-password").read_text().strip().encode()).decode()
         headers = {"Authorization": f"Basic {word}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode() if body else None, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())
+        for pause in (1, 2, 4, 8, 0):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read())
+            except HTTPError as error:
+                if error.code != 503 or not pause:  # SQLite is busy: Prefect's own client asks again too
+                    raise
+            time.sleep(pause)
+        raise AssertionError("unreachable")
 
     @property
     def url(self) -> str:
@@ -79,19 +86,17 @@ def test_up_pools_have_their_limits_and_queues(home):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "problem"),
+    ("given", "problem"),
     [
-        ({"confg": {}}, "'config' is a required property"),
+        ({"confg": {}}, "'confg' was unexpected"),  # accepted, it would run with the default config
         ({"config": {"revise": {"num_round": 2}}}, "num_round"),
-        ({"extra": 1}, "'extra' was unexpected"),
     ],
 )
-def test_up_deployment_refuses_what_its_flow_does_not_know(home, parameters, problem):
+def test_up_deployment_refuses_what_its_flow_does_not_know(home, given, problem):
     deployment = home.api("/deployments/name/align/micro")
     config = deployment["parameters"]["config"]
     assert config["run"]["executor"] == "deployments"
-    if "confg" not in parameters:
-        parameters = {"config": {**config, **parameters.pop("config", {})}, **parameters}
+    parameters = {**given, "config": {**config, **given.get("config", {})}}
     with pytest.raises(HTTPError) as refused:
         home.api(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
     assert refused.value.code == 409
@@ -105,7 +110,7 @@ def test_up_schedule_of_amendments_fires(home):
     while not (runs := home.api("/flow_runs/filter", wanted)) and time.monotonic() < deadline:
         time.sleep(1)
     assert runs[0]["auto_scheduled"]
-    assert runs[0]["parameters"]["change"] == {}
+    assert runs[0]["parameters"]["change"].get("sequence", 0) == 0  # the newest
 
 
 def test_up_again_starts_what_died_and_keeps_what_was_edited(home):
@@ -119,6 +124,18 @@ def test_up_again_starts_what_died_and_keeps_what_was_edited(home):
     after = read(home.path)
     assert {name for name in before.processes if before.processes[name] != after.processes[name]} == {"gpu-training"}
     assert len(home.api(f"/deployments/{deployment['id']}/schedules")) == 2
+
+
+def test_up_commands_find_the_server_that_runs(home):
+    script = (
+        "import pathlib, sys; from flows import server;"
+        "server.HOME = pathlib.Path(sys.argv[1]); server.apply_settings();"
+        "from prefect.client.orchestration import get_client; client = get_client(sync_client=True);"
+        "print(client.api_url, client.request('GET', '/admin/version').status_code)"
+    )
+    command = [sys.executable, "-c", script, str(home.path)]
+    said = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert said.stdout.split() == [f"{home.url}/", "200"], said.stderr
 
 
 def test_up_at_another_port_or_a_taken_one_is_refused(home, tmp_path):

@@ -28,6 +28,11 @@ def fails_once(marker: str) -> str:
     return "done"
 
 
+@flow(name="ticks")
+def ticks() -> None:
+    """Ends at once."""
+
+
 @flow(name="waits")
 def waits(seconds: int = 600) -> None:
     """Does nothing for so long."""

@@ -127,7 +127,7 @@ def test_secrets_of_the_environment_are_nowhere_after_a_run(
     executor: str, place: Place, secrets: dict[str, str], tmp_path: Path
 ) -> None:
     store, settings = new_store(), ["run.training.tracker=tensorboard", f"run.executor={executor}"]
-    ended = place.run("align/micro", as_parameters(small_config(tmp_path, *settings), store), 1800)
+    ended = place.run("align/micro", as_parameters(small_config(tmp_path, *settings), store), 3600)
     assert ended.is_completed(), ended
     held = list(place.contents(store))
     assert {"models/rl", "report"} <= set(Store.open(store).datasets())
