@@ -22,6 +22,7 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments.automations import Automations, notices, short_hash, zombies
 from flows.config import load_config
+from flows.constitution_changed import AmendmentConfig
 
 FILE = Path(__file__).with_name("prefect.yaml")
 NOTIFY = "notify/notify"
@@ -95,8 +96,9 @@ def default_parameters(flow: Flow[..., Any], spec: dict[str, Any]) -> dict[str, 
     given: dict[str, Any] = spec.get("parameters", {})
     if flow.name not in PRESET_FLOWS:
         return given
-    config = load_config([spec["name"]], None, ["run.executor=deployments"]).model_dump(mode="json", exclude_none=True)
-    return {**given, "config": {"align": config} if flow.name == AMENDMENTS else config}
+    config = load_config([spec["name"]], None, ["run.executor=deployments"])
+    whole = AmendmentConfig(align=config) if flow.name == AMENDMENTS else config
+    return {**given, "config": whole.model_dump(mode="json", exclude_none=True)}
 
 
 def kept(schedule: DeploymentSchedule) -> dict[str, Any]:

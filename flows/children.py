@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import Abort, TerminationSignal
@@ -26,6 +27,8 @@ STAGE_DEPLOYMENT = "stage"
 SETTLED = timedelta(seconds=10)
 """A crash may be reported twice, seconds apart (by the process and by its worker): retried before, a run would be
 crashed again while it works."""
+ENDED_SECONDS = 20.0
+"""By when a cancelled run has been ended by its worker, or by itself (`flows.watch`)."""
 
 
 def never() -> bool:
@@ -53,6 +56,7 @@ def run_child(deployment: str, key: str, parameters: dict[str, Any], done: Calla
         cancel_with_parent(run.id)
         raise
     if ended_badly(run) and not done():
+        wait_if_cancelled()
         state = state_of(run)
         raise StageFailed(f"{deployment}: run {run.name!r} is {state.name}: {state.message or 'it says no more'}")
     return run
@@ -92,13 +96,23 @@ def retry_in_place(run: FlowRun) -> None:
 def cancel_with_parent(child: UUID) -> None:
     """A run that is cancelled takes its child with it at once; one that ends otherwise leaves it at work."""
     try:
-        us = ask(lambda client: client.read_flow_run(UUID(flow_run.id)))
-        if is_cancelled(us):
+        if is_cancelled(ask(read_ourselves)):
             state: State[Any] = Cancelling(message="Its parent was cancelled.")
             ask(lambda client: client.set_flow_run_state(child, state))
     except httpx.HTTPError as error:
         if not is_away(error):
             raise  # a child that cannot be told sees its parent's state for itself (`flows.watch`)
+
+
+def wait_if_cancelled() -> None:
+    """A run whose child was cancelled with it waits until it is ended: if it failed first, it would stay Cancelling."""
+    us = patiently(lambda: ask(read_ourselves), never)
+    if us and is_cancelled(us):
+        time.sleep(ENDED_SECONDS)
+
+
+def read_ourselves(client: SyncPrefectClient) -> FlowRun:
+    return client.read_flow_run(UUID(flow_run.id))
 
 
 def read_patiently(run_id: UUID, needless: Callable[[], bool]) -> FlowRun | None:

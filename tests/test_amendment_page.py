@@ -44,7 +44,10 @@ def amended(store: Store, *constitutions: Constitution) -> Published:
 
 def test_form_text_says_what_is_to_do_and_why_and_leaves_out_what_is_fresh(store):
     cost = Cost(seconds=61.5, gpu_hours=0.0, num_tokens=100, basis="labels/1")
-    text = form_text(plan(stage("prompts", "fresh", rows_to_make=0, spends=False), stage("label", cost=cost)), amended(store, OLD, NEW))
+    text = form_text(
+        plan(stage("prompts", "fresh", rows_to_make=0, spends=False), stage("label", cost=cost)),
+        amended(store, OLD, NEW),
+    )
     assert "move 2 by anna: wiser" in text and "1 of 2 stages to make, 4 rows to generate, about 62 s" in text
     assert "- tone-1: reworded (comparison)" in text
     assert "| stage | state | why | to make | seconds |" in text  # no column of GPU hours, which would say nothing

@@ -214,6 +214,27 @@ def test_run_child_of_a_parent_that_ends_otherwise_is_left_at_work(monkeypatch, 
     assert end_parent_while_it_waits(monkeypatch, deployment, "evicted parent")[-1] == "Running"
 
 
+def test_run_child_cancelled_with_its_parent_does_not_fail_the_parent_before_it_is_ended(monkeypatch, deployment):
+    """A parent that fails while it is Cancelling stays so."""
+    child = create(deployment, "both cancelled")
+    set_state(child, Running())
+
+    @flow(name="cancelled parent")
+    def parent():
+        def sleep(seconds):
+            if seconds == children.ENDED_SECONDS:
+                raise TerminationSignal(signal=15)
+            set_state(child, Cancelled())
+            set_state(UUID(flow_run.id), Cancelling())
+
+        monkeypatch.setattr(children, "time", SimpleNamespace(sleep=sleep))
+        with pytest.raises(TerminationSignal):
+            run_child(deployment, "both cancelled", {"number": 1})
+        return "ended in order"
+
+    assert parent(return_state=True).name in ("Completed", "Cancelling", "Cancelled")
+
+
 def away_for(times):
     calls = []
 

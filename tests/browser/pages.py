@@ -6,13 +6,15 @@ tested is clicked.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
 from playwright.sync_api import TimeoutError as TooLate
+
+from tests.browser.forms import Form, Value
 
 expect.set_options(timeout=90_000)
 CHROMIUM = Path("/usr/bin/chromium")
@@ -51,10 +53,8 @@ class Pages:
     def __init__(self, page: Page, base: str, password: str | None) -> None:
         self.page, self.base, self.password = page, base, password
         self.console_errors: list[str] = []
-        self.num_busy = 0
         page.set_default_timeout(90_000)
         page.on("console", self._note)
-        page.on("response", self._count_busy)
         page.on("pageerror", lambda error: self.console_errors.append(str(error)))
 
     def _note(self, message: Any) -> None:
@@ -63,22 +63,18 @@ class Pages:
         if message.type == "error" and url.startswith(self.base) and not url.endswith((".svg", ".png", ".ico")):
             self.console_errors.append(f"{message.text} ({url})")
 
-    def _count_busy(self, answer: Any) -> None:
-        self.num_busy += answer.status == 503 and bool(WRITES.search(answer.url))
+    def tell(self, gesture: Callable[[], None]) -> None:
+        """Make a gesture that tells the server something; again where its database was locked, as a person would.
 
-    def press(self, button: Locator, caused: Locator, visible: bool = True) -> None:
-        """Press until it has shown, or hidden, this: a server whose database is locked says so, and a person presses
-        again. Raises: AssertionError."""
+        Raises: AssertionError: it was locked five times.
+        """
         for _ in range(5):
-            busy = self.num_busy
-            button.click()
-            for _ in range(450):
-                if caused.is_visible() == visible:
-                    return
-                if self.num_busy > busy:
-                    break
-                self.page.wait_for_timeout(200)
-        raise AssertionError(f"{button} did not bring about {caused} on {self.page.url:.200}")
+            with self.page.expect_response(is_telling) as answer:
+                gesture()
+            if answer.value.status != 503:
+                return
+            self.page.keyboard.press("Escape")  # what is still open
+        raise AssertionError(f"the server was busy at {self.page.url:.200}")
 
     def open(self, path: str) -> Self:
         """Go to a page below `/v2`, by way of the login where it asks for one."""
@@ -125,23 +121,23 @@ class Pages:
             return
         raise AssertionError(f"no menu item {item!r} on {self.page.url:.200}")
 
-    def open_run_form(self) -> "Form":
+    def open_run_form(self) -> Form:
         """On a deployment's page: Run, Custom run."""
         self.choose("Custom run", button="Run")
         expect(self.page.get_by_role("heading", name="Parameters")).to_be_visible()
         return Form(self.page.locator("main form"), self.page)
 
-    def run(self, deployment: str, values: "Mapping[str, Value] | None" = None) -> str:
+    def run(self, deployment: str, values: Mapping[str, Value] | None = None) -> str:
         """Fill the form of a deployment (`flow/name`), submit it and open the run's page; gives the run's id."""
         form = self.open_deployment(deployment).open_run_form()
         for path, value in (values or {}).items():
             form.fill(path, value)
         return self.submit(form)
 
-    def submit(self, form: "Form") -> str:
+    def submit(self, form: Form) -> str:
         """Start the run of a filled form and open its page, to which a notice leads for some seconds; gives its id."""
         notice = self.page.get_by_role("button", name="View run")
-        self.press(form.submit_button, notice)
+        self.tell(form.submit_button.click)
         notice.click()
         self.page.wait_for_url("**/runs/flow-run/**")
         expect(self._badge).to_be_visible()
@@ -177,30 +173,40 @@ class Pages:
         expect(self._badge).to_have_text(re.compile("Cancelling|Cancelled"))
 
     def _confirm(self, item: str, button: str) -> None:
-        self.choose(item)
         dialog = self.page.get_by_role("alertdialog")
-        self.press(dialog.get_by_role("button", name=button, exact=True), dialog, visible=False)
 
-    def open_resume_form(self) -> "Form":
+        def gesture() -> None:
+            self.choose(item)
+            dialog.get_by_role("button", name=button, exact=True).click()
+
+        self.tell(gesture)
+        expect(dialog).to_be_hidden()
+
+    def open_resume_form(self) -> Form:
         """Press Resume on the page of a run that waits for a person; gives what it asks."""
         self.choose("Resume")
         dialog = self.page.get_by_role("dialog")
         expect(dialog).to_be_visible()
         return Form(dialog, self.page, button="Resume")
 
-    def resume(self, values: "Mapping[str, Value] | None" = None) -> None:
+    def resume(self, values: Mapping[str, Value] | None = None) -> None:
         """Answer what a run asks, and let it go on."""
-        form = self.open_resume_form()
-        for path, value in (values or {}).items():
-            form.fill(path, value)
-        self.press(form.submit_button, self.page.get_by_role("dialog"), visible=False)
+
+        def gesture() -> None:
+            form = self.open_resume_form()
+            for path, value in (values or {}).items():
+                form.fill(path, value)
+            form.submit_button.click()
+
+        self.tell(gesture)
+        expect(self.page.get_by_role("dialog")).to_be_hidden()
         expect(self._badge).not_to_have_text(re.compile("Suspended|Paused"))
 
     def add_schedule(self, every: int, unit: str = "Minutes") -> str:
         """On a deployment's page, a run every so often; gives the words it is listed under."""
         before = self.schedules()
-        self.page.get_by_role("button", name="Schedule", exact=True).click()
-        self._save_schedule(every, unit)
+        add = self.page.get_by_role("button", name="Schedule", exact=True)
+        self._save_schedule(add.click, every, unit)
         expect(self._switches).to_have_count(len(before) + 1)
         return next(words for words in self.schedules() if words not in before)
 
@@ -208,22 +214,27 @@ class Pages:
         """Give the schedule of these words another interval; gives its new words."""
         expect(self._schedule(words)).to_be_visible()
         before = self.schedules()
-        self.choose("Edit", within=self._schedule(words))
-        self._save_schedule(every, unit)
+        self._save_schedule(lambda: self.choose("Edit", within=self._schedule(words)), every, unit)
         expect(self.page.get_by_role("switch", name=f"toggle {words}", exact=True)).to_have_count(0)
         return next(words for words in self.schedules() if words not in before)
 
-    def _save_schedule(self, every: int, unit: str) -> None:
+    def _save_schedule(self, open_dialog: Callable[[], None], every: int, unit: str) -> None:
         dialog = self.page.get_by_role("dialog")
-        dialog.get_by_label("Value", exact=True).fill(str(every))
-        dialog.get_by_role("combobox").first.click()
-        self.page.get_by_role("option", name=unit, exact=True).click()
-        self.press(dialog.get_by_role("button", name="Save", exact=True), dialog, visible=False)
+
+        def gesture() -> None:
+            open_dialog()
+            dialog.get_by_label("Value", exact=True).fill(str(every))
+            dialog.get_by_role("combobox").first.click()
+            self.page.get_by_role("option", name=unit, exact=True).click()
+            dialog.get_by_role("button", name="Save", exact=True).click()
+
+        self.tell(gesture)
+        expect(dialog).to_be_hidden()
 
     def pause_schedule(self, words: str) -> None:
         """Switch the schedule of these words off."""
         switch = self.page.get_by_role("switch", name=f"toggle {words}", exact=True)
-        switch.click()
+        self.tell(switch.click)
         expect(switch).not_to_be_checked()
 
     def schedules(self) -> list[str]:
@@ -258,83 +269,16 @@ class Pages:
         ).click()
         self.page.wait_for_url("**/artifacts/key/**")
         main.locator("a[href*='/artifacts/artifact/']").first.click()
-        self.page.wait_for_url("**/artifacts/artifact/**")
-        expect(main).to_contain_text(key)
-        return main.inner_text()
+        shown = self.page.get_by_role("tabpanel", name="Artifact", exact=True)
+        expect(shown).not_to_be_empty()
+        return shown.inner_text()
 
 
-Value = str | int | float | bool | list[str]
-
-
-class Form:
-    """A form made of a JSON schema, field by field as its labels say."""
-
-    def __init__(self, root: Locator, page: Page, button: str = "Submit") -> None:
-        self.root, self.page, self.button = root, page, button
-
-    def field(self, path: str) -> Locator:
-        """A field with its label, what it says and its input: `config/Run/Seed`."""
-        first, *rest = path.split("/")
-        inner = "".join(f"/fieldset/*[@data-slot='card']/div/div[{labelled(label)}]" for label in rest)
-        found = self.root.locator(f"xpath=(.//div[{labelled(first)}]{inner})[1]")
-        expect(found).to_be_visible()
-        return found
-
-    def control(self, path: str) -> Locator:
-        """What of a field is typed into, chosen from or switched."""
-        inputs = "input, textarea, button[role=switch], button[aria-haspopup=listbox], [role=textbox]"
-        return self.field(path).locator("xpath=./fieldset").locator(inputs).first
-
-    def labels(self, path: str) -> list[str]:
-        """The labels inside a section, in order."""
-        inside = self.field(path).locator("xpath=./fieldset/*[@data-slot='card']/div/div/div[1]//label")
-        return inside.all_inner_texts()
-
-    def value(self, path: str) -> str:
-        """What a field shows."""
-        control = self.control(path)
-        kind = control.evaluate("e => e.tagName.toLowerCase()")
-        if kind in ("input", "textarea"):
-            return control.input_value()
-        return control.get_attribute("aria-checked") or control.inner_text()
-
-    def fill(self, path: str, value: Value) -> None:
-        """Type, choose or switch; several words are chosen one after the other, an empty text empties."""
-        control = self.control(path)
-        if isinstance(value, bool):
-            control.set_checked(value)
-        elif control.get_attribute("aria-haspopup") == "listbox":
-            self.choose(control, [value] if isinstance(value, str) else value)  # type: ignore[arg-type]
-        else:
-            control.fill(str(value))
-
-    def choose(self, control: Locator, words: list[str]) -> None:
-        control.click()
-        for word in words:
-            self.page.get_by_role("option", name=word, exact=True).click()
-        if self.page.get_by_role("listbox").count():
-            self.page.keyboard.press("Escape")
-        expect(self.page.get_by_role("listbox")).to_have_count(0)
-
-    @property
-    def submit_button(self) -> Locator:
-        return self.root.get_by_role("button", name=self.button, exact=True)
-
-    def refusal(self, path: str) -> str:
-        """Press the button in vain, and give what the form says of a field: by itself, or as its browser does."""
-        self.submit_button.click()
-        said = self.field(path).locator("xpath=./p")
-        if message := self.control(path).evaluate("e => e.validationMessage || ''"):
-            return str(message)
-        expect(said.first).to_be_visible()
-        return said.first.inner_text()
+def is_telling(answer: Response) -> bool:
+    """Whether this answers a request that changes something."""
+    return answer.request.method != "GET" and bool(WRITES.search(answer.url))
 
 
 def whole(text: str) -> re.Pattern[str]:
     """This text and nothing beside it."""
     return re.compile(f"^{re.escape(text)}$")
-
-
-def labelled(text: str) -> str:
-    """What XPath knows a field by: the label above its own input, not one further inside."""
-    return f"./div[1]/div[1]/label[normalize-space()='{text}' or normalize-space()='{text} (Optional)']"

@@ -26,8 +26,8 @@ def test_browser_small_alignment_from_the_form_to_its_artifacts(machine, pages, 
     pages.screenshot("align-completed")
     found = pages.artifacts()
     pages.screenshot("align-artifacts")
-    assert len(found) > 3
-    assert found[0] in pages.open_artifact(found[0])
+    assert {"summary", "lineage"} <= set(found)
+    assert "Harmful compliance" in pages.open_artifact("summary")
     pages.screenshot("align-artifact")
     assert machine.run(run).parameters["config"]["run"]["store"] == str(tmp_path / "store")
 
