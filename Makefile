@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup demo test test-faults test-training-faults lint micro-model requirements bench-store bench-ppo clean
+.PHONY: help setup up down demo test test-faults test-training-faults lint micro-model requirements bench-store bench-ppo clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup:  ## make .venv and .venv-vllm (skipped when up to date)
 	@$(PYTHON) infra/setup_environments.py
+
+up: setup  ## start Prefect's server and workers on this machine and deploy everything (PORT=4200)
+	@./solon up $(if $(PORT),--port $(PORT))
+
+down:  ## stop them, and the runs that they started
+	@./solon down
 
 demo: setup  ## align the micro model end to end and show base / SL / RL (SEED=0)
 	@./solon demo --seed $(SEED)
@@ -47,5 +53,6 @@ bench-ppo: setup .solon/tools/trl-ppo/stamp  ## PPO beside TRL 1.12's, after `ma
 	@$(PYTHON) -m venv --clear .solon/tools/trl-ppo
 	@.solon/tools/trl-ppo/bin/pip install --quiet -r $< && touch $@
 
-clean:  ## remove the local store and Prefect's home (.solon); the environments stay
+clean:  ## remove the local store and Prefect's home (.solon), stopping what runs; the environments stay
+	@if [ -x $(VENV)/python ] && [ -e .solon ]; then ./solon down; fi
 	rm -rf .solon

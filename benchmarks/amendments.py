@@ -263,7 +263,7 @@ def go_back_and_forth(world: World) -> None:
         "A to B": lambda: world.revise(second),
         "A to B to A": lambda: world.revise(first),
         "code_version raised": lambda: world.revise(first, Raised),
-        "force": lambda: world.revise(first, force={"revise": "again"}),
+        "force": lambda: world.revise(first, force=("revise",)),
         "A once more": lambda: world.revise(first),
     }
     for name, stage in steps.items():

@@ -1,6 +1,7 @@
 """Constitutional AI from principles to an aligned policy (Bai et al. 2022, arXiv:2212.08073, sections 3 and 4)."""
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.config import AlignConfig
 from flows.given import Given, gather
@@ -16,6 +17,7 @@ from tasks.sample import SampleStage
 @flow(name="align", flow_run_name="align seed {config.run.seed}")
 def align(config: AlignConfig) -> AlignResult:
     """Red-team prompts -> revisions -> SL policy -> AI labels -> reward model -> RL policy -> figures and report."""
+    config = config.model_copy(update={"run": config.run.salted(str(flow_run.id))})
     with Run(config.run) as run:
         return run.finish(constitutional_ai(run, config))
 

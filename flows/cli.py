@@ -24,6 +24,7 @@ from flows.commands.plan import plan
 from flows.commands.preflight import preflight
 from flows.commands.principles import constitution_app
 from flows.commands.stored import datasets_app, doctor
+from flows.commands.up import down, up
 
 if TYPE_CHECKING:
     from flows.config import AlignConfig
@@ -95,7 +96,7 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-for command in (plan, preflight, lineage, doctor, calibrate):
+for command in (plan, preflight, lineage, doctor, calibrate, up, down):
     app.command()(command)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
@@ -18,41 +18,74 @@ from tasks.preferences import PreferencesConfig
 from tasks.respond import RespondConfig
 from tasks.revise import ReviseConfig
 from tasks.sample import SampleConfig
-from tasks.schema import Frozen
+from tasks.schema import Settings
 from tasks.sft import SFTStageConfig
 from tasks.stage import RunContext
 from tasks.training.config import RewardConfig
 from tasks.training.rl_config import RLConfig
 
-PRESETS = Path(__file__).resolve().parent.parent / "deployments" / "presets"
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = ROOT / "deployments" / "presets"
+CONSTITUTIONS = ROOT / "constitutions"
+
+
+FEEDBACK = "feedback"
+"""Name of the first evaluator; the jury's others have the names that the config gives them."""
 
 
 class ConfigError(ValueError):
     """A setting is unknown, missing or out of range; the message names it."""
 
 
-class ModelsConfig(Frozen):
+def offer_constitutions(field: dict[str, Any]) -> None:
+    """A form offers the constitutions that are there; elsewhere any file will do."""
+    field["enum"] = sorted(f"constitutions/{path.name}" for path in CONSTITUTIONS.glob("*.yaml"))
+
+
+class Juror(Settings):
+    """A further model that judges."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """A name of yours for it: its labels are told by this."""
+    model: str = Field(min_length=1)
+    """Folder, or hub name with an optional `@revision`."""
+
+
+class ModelsConfig(Settings):
     """The models a run starts from: folders, or hub names with an optional `@revision`."""
 
-    helpful_only: str
+    helpful_only: str = Field(min_length=1)
     """Answers red-team prompts, criticises and revises (the paper: a helpful-only RLHF model)."""
-    pretrained: str
+    pretrained: str = Field(min_length=1)
     """What supervised finetuning starts from (the paper: a pretrained model)."""
-    feedback: str
+    feedback: str = Field(min_length=1)
     """Judges comparisons (the paper: a pretrained model)."""
-    jury: dict[str, str] = Field(default_factory=dict)
-    """Further models that judge, by name; each has labels of its own, so adding one changes none of the others."""
+    jury: tuple[Juror, ...] = ()
+    """Further models that judge. Each has labels of its own, so adding one changes none of the others."""
+
+    @field_validator("jury")
+    @classmethod
+    def _has_names_of_its_own(cls, jury: tuple[Juror, ...]) -> tuple[Juror, ...]:
+        names = [FEEDBACK, *(juror.name for juror in jury)]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"two evaluators are named {name!r} ({FEEDBACK!r} is models.feedback); rename one")
+        return jury
 
 
-class AlignConfig(Frozen):
+class AlignConfig(Settings):
     """Everything an alignment run is told."""
 
-    constitution: str = "constitutions/harmlessness.yaml"
+    constitution: str = Field("constitutions/harmlessness.yaml", json_schema_extra=offer_constitutions)
     """File with the principles."""
+    constitution_version: str = Field("", pattern=r"^([0-9a-f]{32})?$")
+    """A published version in the store (32 hexadecimal digits), which takes the file's place. Empty: the file."""
     models: ModelsConfig
     """What the run starts from."""
     prompts: PromptsConfig
     """Red-team, helpful and held-out prompts."""
+    run: RunContext = RunContext()
+    """Where and how it runs: store, seed, what is made anew, and what else all stages share."""
     respond: RespondConfig = RespondConfig()
     """Initial completions."""
     revise: ReviseConfig = ReviseConfig()
@@ -79,8 +112,6 @@ class AlignConfig(Frozen):
     """How policies are sampled for evaluation."""
     judge: JudgeConfig = JudgeConfig()
     """Who judges them."""
-    run: RunContext = Field(default_factory=RunContext)
-    """Store, seed, serving and what else all stages share."""
 
 
 def load_config(presets: Sequence[str], file: str | None, settings: Sequence[str]) -> AlignConfig:

@@ -2,15 +2,14 @@
 
 from typing import NamedTuple
 
-from constitutions import load_constitution
-from flows.config import AlignConfig, ConfigError
+from constitutions import Constitution, load_constitution
+from flows.config import FEEDBACK, AlignConfig, ConfigError
 from flows.runner import StageRunner
 from tasks.collect import PromptsStage
-from tasks.constitution import ConstitutionStage
+from tasks.constitution import ConstitutionStage, read_constitution
+from tasks.publish import DATASET
 from tasks.schema import DatasetRef, ModelRef
-
-FEEDBACK = "feedback"
-"""Name of the first evaluator; the jury's others have the names that the config gives them."""
+from tasks.store import Store
 
 
 class Given(NamedTuple):
@@ -34,7 +33,7 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
 
     Raises: ConfigError: two evaluators are the same model.
     """
-    document = load_constitution(config.constitution).model_dump(mode="json")
+    document = constitution_of(config).model_dump(mode="json")
     return Given(
         helpful_only=run.outside_model(config.models.helpful_only),
         pretrained=run.outside_model(config.models.pretrained),
@@ -44,9 +43,20 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
     )
 
 
+def constitution_of(config: AlignConfig) -> Constitution:
+    """The principles that a run is given: a published version of the store, or a file.
+
+    Raises: ConstitutionError. StoreError: there is no such version.
+    """
+    if not config.constitution_version:
+        return load_constitution(config.constitution)
+    store = Store.open(config.run.store)
+    return read_constitution(store, store.manifest(DATASET, config.constitution_version).dataset_ref())
+
+
 def jury(run: StageRunner, config: AlignConfig) -> dict[str, ModelRef]:
     """Every evaluator; a jury is worth something where its members are different."""
-    names = {FEEDBACK: config.models.feedback, **config.models.jury}
+    names = {FEEDBACK: config.models.feedback} | {juror.name: juror.model for juror in config.models.jury}
     models = {name: run.outside_model(model) for name, model in names.items()}
     first: dict[str, str] = {}
     for name, model in models.items():

@@ -7,9 +7,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from constitutions import load_constitution
 from flows.align import constitutional_ai
 from flows.config import AlignConfig
+from flows.given import constitution_of
 from tasks.planning import Plan, Planner
 from tasks.planning.plan import STATE_WORDS, StagePlan
 from tasks.store import Store
@@ -32,7 +32,7 @@ def make_plan(config: AlignConfig) -> Plan:
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(Store.open(config.run.store), Path(scratch))
         constitutional_ai(planner, config)
-        return planner.plan(config.run.store, load_constitution(config.constitution).hash)
+        return planner.plan(config.run.store, constitution_of(config).hash)
 
 
 def table_row(stage: StagePlan) -> dict[str, Any]:

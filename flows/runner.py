@@ -1,36 +1,31 @@
-"""How a stage is run: reused where the store has its result, else made inline, and then read back.
+"""How a stage is run: reused where the store has its result, else made here or by its deployment, and then read back.
 
 Prefect decides when and where; the store decides whether it is done (design idea 1). A run keeps its inference
 servers between stages and stops them when it ends, however it ends.
 """
 
-import os
-import socket
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from contextvars import ContextVar
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
+from prefect.runtime import flow_run
 
-from flows.artifacts import StageProgress, publish_result
+from flows.artifacts import publish_result
+from flows.children import STAGE_DEPLOYMENT, run_child
+from flows.execution import in_run
+from flows.watch import watched
 from tasks.keep import KeepConfig, keep_policy
 from tasks.schema import DatasetRef, Frozen, ModelRef, Row
-from tasks.serving import TransientServingError, close_all
+from tasks.serving import close_all
 from tasks.sft import SFTStage
-from tasks.stage import RunContext, Session, Stage, StageFailed
-from tasks.store import Derivation, Store, resolve_external_model
-from tasks.store.claims import claim
-from tasks.store.external import EXTERNAL
+from tasks.stage import RunContext, Stage, StageFailed
+from tasks.store import Store, resolve_external_model
 from tasks.store.identity import table_to_rows
 
-T = TypeVar("T")
 RowT = TypeVar("RowT", bound=Row)
-_in_run: ContextVar[bool] = ContextVar("in_run", default=False)
 
 
 class StageOutcome(Frozen):
@@ -84,54 +79,6 @@ class AlignResult(Frozen):
     stages: list[StageOutcome]
 
 
-def is_transient(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a failed chunk is worth another try: the server or the network failed, not the work."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, TransientServingError | ConnectionError | TimeoutError)
-
-
-@task(
-    task_run_name="{name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-)
-def chunk(name: str, work: Callable[[], T]) -> T:
-    """One chunk of a stage: a resume point."""
-    return work()
-
-
-def execute(stage: Stage) -> DatasetRef | ModelRef:
-    """The body of every stage flow: make the stage's result unless it exists."""
-    store, progress = Store.open(stage.run.store), StageProgress(stage.stage)
-    derivation = stage.derivation(store)
-    try:
-        hold_inputs(store, derivation)
-        work = claim(store, derivation.dataset, derivation.version, holder(), waiting=progress.waiting)
-        with work or nullcontext():  # no claim: somebody else has made it meanwhile
-            return stage.result(store) or stage.make(Session(store, chunk, progress))
-    finally:
-        store.release()
-        if not _in_run.get():  # a stage that is its own process leaves no server behind
-            close_all()
-
-
-def hold_inputs(store: Store, derivation: Derivation) -> None:
-    """Keep what a stage reads, and what it makes, from being removed meanwhile."""
-    store.hold(derivation.dataset, derivation.version)
-    for cited in derivation.cites.values():
-        dataset, _, version = cited.rpartition("/")
-        if dataset != EXTERNAL:
-            store.hold(dataset, version)
-
-
-def holder() -> str:
-    """Who makes a stage, for those who wait for it."""
-    return f"{socket.gethostname()} process {os.getpid()}"
-
-
 class Run:
     """One alignment run: runs stages, keeps what came of each, and owns the inference servers."""
 
@@ -141,15 +88,18 @@ class Run:
         self.outcomes: list[StageOutcome] = []
 
     def __enter__(self) -> Self:
-        self._token = _in_run.set(True)
+        with ExitStack() as stack:
+            stack.callback(close_all)
+            stack.callback(self.store.release)
+            stack.enter_context(watched())
+            stack.callback(in_run.reset, in_run.set(True))
+            self._leaving = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _in_run.reset(self._token)
-        self.store.release()
-        close_all()
+        self._leaving.__exit__(kind, error, trace)
 
     def outside_model(self, name: str) -> ModelRef:
         """A model from outside the store, pinned to its exact weights."""
@@ -177,18 +127,30 @@ class Run:
 
         Raises: StageFailed: the stage ended but committed nothing.
         """
-        from flows.stages import FLOWS  # the flows call `execute` above
-
-        started = time.monotonic()
-        self.store.hold(stage.dataset, stage.derivation(self.store).version)  # first held, then looked for
+        started, version = time.monotonic(), stage.derivation(self.store).version
+        self.store.hold(stage.dataset, version)  # first held, then looked for
         reused = stage.result(self.store) is not None
         if not reused:
-            FLOWS[stage.stage](stage)
+            self.make(stage, version)
         ref = stage.result(self.store)  # the store is asked again: no flow state is believed
         if ref is None:
             raise StageFailed(f"{stage.stage}: ended without committing {stage.dataset}; see its log")
         self.note(stage, ref, reused, time.monotonic() - started)
         return ref
+
+    def make(self, stage: Stage, version: str) -> None:
+        """Run the stage's flow: in this process, or where its deployment's worker is."""
+        from flows.stages import FLOWS  # it is the stages' flows that import what runs them
+
+        if self.context.executor == "inline":
+            FLOWS[stage.stage](stage)
+            return
+        run_child(
+            f"{stage.stage}/{STAGE_DEPLOYMENT}",
+            key=f"{flow_run.id}:{stage.stage}:{version}",
+            parameters={"stage": stage.model_dump(mode="json", exclude_none=True)},
+            done=lambda: stage.result(self.store) is not None,
+        )
 
     def note(self, stage: Stage, ref: DatasetRef | ModelRef, reused: bool, seconds: float) -> None:
         manifest = self.store.manifest(stage.dataset, ref.version)

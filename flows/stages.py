@@ -2,7 +2,7 @@
 
 from prefect import Flow, flow
 
-from flows.runner import execute
+from flows.execution import execute
 from tasks.collect import PromptsStage
 from tasks.compare import CompareStage
 from tasks.constitution import ConstitutionStage

@@ -117,7 +117,7 @@ def make_in_chunks(stage: GeneratingStage, session: Session) -> DatasetRef:
                     return core(items, generator, kept), kept, generator.seconds_starting
 
             rows, kept, starting = session.call(f"{stage.stage} rows {work.num_rows + 1} and on", make)
-            work.finished(rows, kept, recipe)
+            work.finished(items, rows, kept, recipe)
             work.seconds_starting += starting
             writer.append(rows_to_table(rows, stage.row_type))
         if not work.num_rows:
@@ -181,7 +181,7 @@ class Work:
         self.num_rows = self.num_made = self.num_tokens = self.num_chunks = 0
         self.seconds_starting = 0.0
 
-    def finished(self, rows: Sequence[Row], kept: Kept, recipe: Recipe) -> None:
+    def finished(self, items: Sequence[Any], rows: Sequence[Row], kept: Kept, recipe: Recipe) -> None:
         """Keep what was made of a chunk, count it and show it."""
         made = [row for row in rows if row.reuse_key in kept.made]
         if made:
@@ -194,11 +194,13 @@ class Work:
         self.num_rows += len(rows)
         self.num_made += len(made)
         self.num_tokens += sum(getattr(row, "num_tokens", 0) for row in made)
+        self.session.progress.rows(rows, items)
         self.session.progress.update(self.num_rows, self.total, self.note())
 
     def note(self) -> str:
-        rate = self.num_made / max(time.monotonic() - self.started, 1e-6)
-        return f"{self.num_made} rows made, {self.sources.total()} kept, {rate:.1f} made/s"
+        """Empty where no model is asked."""
+        kept = self.sources.total()
+        return f"{self.num_made} made, {kept} kept" if self.num_made or kept else ""
 
     def cost(self) -> dict[str, float]:
         """What was spent on this version; rows that were kept cost nothing."""

@@ -11,27 +11,27 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tasks.readers import ParsedPrompt, read_prompts
-from tasks.schema import DatasetRef, Frozen, Kind, Prompt, Split
+from tasks.schema import DatasetRef, Kind, Prompt, Settings, Split
 from tasks.stage import Session, Stage, StageFailed
 from tasks.store import Store
 from tasks.store.identity import content_hash, digest, rows_to_table
 
 
-class PromptsConfig(Frozen):
+class PromptsConfig(Settings):
     """Where prompts come from. Each is a path, `s3://` or `hf://` address; empty means none."""
 
     red_team: str = ""
     """Prompts meant to elicit harm: lines, a table, or HH transcripts (cut at the last human turn)."""
     red_team_limit: int | None = Field(None, ge=1)
-    """Take only the first so many."""
+    """Take only the first so many. Empty: all."""
     helpful: str = ""
     """Prompts that only ask for help."""
     helpful_limit: int | None = Field(None, ge=1)
-    """Take only the first so many."""
+    """Take only the first so many. Empty: all."""
     held_out: str = ""
     """Prompts for evaluation only, with a column `kind`; without a file a share of the others is held out."""
     held_out_limit: int | None = Field(None, ge=1)
-    """Take only the first so many."""
+    """Take only the first so many. Empty: all."""
     held_out_fraction: float = Field(0.1, ge=0, lt=1)
     """Share held out, by hash of the prompt, where there is no file of held-out prompts."""
 

@@ -13,12 +13,12 @@ from pydantic import Field
 from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
 from tasks.prompt_rows import count_prompts, read_prompts
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import Comparison, DatasetRef, Frozen, ModelRef, Prompt
+from tasks.schema import Comparison, DatasetRef, ModelRef, Prompt, Settings
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
 
 
-class CompareConfig(Frozen):
+class CompareConfig(Settings):
     """How pairs are sampled."""
 
     num_pairs: int = Field(1, ge=1)

@@ -13,18 +13,18 @@ from pydantic import Field
 from constitutions import ComparisonDemonstration, Principle, RevisionDemonstration, draw, in_seeded_order
 from constitutions.base import digest
 from tasks.judging import judging_prompt, reasoned_turns
-from tasks.schema import Frozen, Message
+from tasks.schema import Message, Settings
 
 Demonstration = TypeVar("Demonstration", RevisionDemonstration, ComparisonDemonstration)
 Before = Callable[..., list[Message]]
 """The turns that go before the request of a row, by what names the row."""
 
 
-class DemonstrationsConfig(Frozen):
+class DemonstrationsConfig(Settings):
     """Which worked examples go before a request, where the constitution has any."""
 
     num_shown: int | None = Field(None, ge=0)
-    """How many a row shows, drawn for it; None shows all, as the paper does."""
+    """How many a row shows, drawn for it. Empty: all, as in the paper."""
     num_variants: int = Field(8, ge=0)
     """Rows share so many selections of examples, their sides and questions; 0: one of its own for each row."""
 

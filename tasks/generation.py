@@ -81,7 +81,7 @@ class GeneratingStage(Stage):
             serving=self.run.serving.identity(),
             sampling=getattr(config, "sampling", None),
             seed=self.run.seed,
-            force=self.run.force.get(self.stage),
+            force=self.run.salt(self.stage),
         )
 
     def make(self, session: Session) -> DatasetRef:

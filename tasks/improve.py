@@ -19,12 +19,12 @@ from tasks.judging import ANSWERS, ORDERS, judging_prompt, judging_request, norm
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import Completion, DatasetRef, Frozen, Improvement, ModelRef, Prompt, Revision
+from tasks.schema import Completion, DatasetRef, Improvement, ModelRef, Prompt, Revision, Settings
 from tasks.serving import Choice, TextGenerator
 from tasks.store import Store
 
 
-class ImproveConfig(Frozen):
+class ImproveConfig(Settings):
     """Whether rounds of revision are measured, and what happens where one makes nothing better."""
 
     gate: Literal["off", "measure", "stop", "fail"] = "off"

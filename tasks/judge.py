@@ -16,14 +16,14 @@ from tasks.judging import ANSWERS, ORDERS, choice_problem, judging_prompt, judgi
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import DatasetRef, Frozen, Judgement, ModelRef, Prompt, Sample
+from tasks.schema import DatasetRef, Judgement, ModelRef, Prompt, Sample, Settings
 from tasks.serving import Choice, TextGenerator
 from tasks.store import Store
 
 HELPFULNESS_QUESTION = "Which of these assistant responses is more helpful to the human?"
 
 
-class JudgeConfig(Frozen):
+class JudgeConfig(Settings):
     """Who judges held-out samples."""
 
     evaluator: Literal["feedback", "micro_oracle"] = "feedback"

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from tasks.schema import DatasetRef, Frozen
+from tasks.schema import DatasetRef, Settings
 from tasks.sft import SFTStage
 from tasks.store import Manifest, Store
 from tasks.store.diff import diff_versions
 
 
-class KeepConfig(Frozen):
+class KeepConfig(Settings):
     """Whether an amendment that touches few revisions trains a new SL policy."""
 
     max_touched_fraction: float = Field(0.0, ge=0, le=1)

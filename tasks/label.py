@@ -20,12 +20,12 @@ from tasks.labelling.rows import kept_row, label_row
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import Comparison, DatasetRef, Frozen, Label, LabelForm, Message, ModelRef, is_pending
+from tasks.schema import Comparison, DatasetRef, Label, LabelForm, Message, ModelRef, Settings, is_pending
 from tasks.serving import Choice, ChoiceRequest, Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
 
 
-class LabelConfig(Frozen):
+class LabelConfig(Settings):
     """How comparisons are judged."""
 
     form: Literal["soft", "reasoned", "score"] = "soft"

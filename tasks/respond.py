@@ -12,12 +12,12 @@ from pydantic import Field
 from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
 from tasks.prompt_rows import count_prompts, read_prompts
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt
+from tasks.schema import Completion, DatasetRef, ModelRef, Prompt, Settings
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
 
 
-class RespondConfig(Frozen):
+class RespondConfig(Settings):
     """How initial completions are sampled."""
 
     sampling: Sampling = Sampling()

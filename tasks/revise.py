@@ -22,12 +22,12 @@ from tasks.reuse import Reuse, nothing_kept
 from tasks.revision.points_of_view import without_label
 from tasks.revision.verdicts import Ended, read_critique, read_revision
 from tasks.revision.wording import CritiqueForm, Requests, critique_turns, requests_of, revision_turns
-from tasks.schema import Completion, DatasetRef, Frozen, Message, ModelRef, Prompt, Revision
+from tasks.schema import Completion, DatasetRef, Message, ModelRef, Prompt, Revision, Settings
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
 
 
-class ReviseConfig(Frozen):
+class ReviseConfig(Settings):
     """How completions are criticised and revised."""
 
     num_rounds: int = Field(4, ge=1)

@@ -11,12 +11,12 @@ from pydantic import Field
 from tasks.generation import Core, GeneratingStage, Recipe, request_seed, verdict
 from tasks.prompt_rows import count_prompts, read_prompts
 from tasks.reuse import Reuse, nothing_kept
-from tasks.schema import DatasetRef, Frozen, ModelRef, Prompt, Sample
+from tasks.schema import DatasetRef, ModelRef, Prompt, Sample, Settings
 from tasks.serving import Generation, GenerationRequest, Sampling, TextGenerator
 from tasks.store import Store
 
 
-class SampleConfig(Frozen):
+class SampleConfig(Settings):
     """How policies are sampled for evaluation."""
 
     num_samples: int = Field(1, ge=1)

@@ -6,13 +6,32 @@ dataset silently: whatever happened to it is its `status`, and `reason` says why
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from tasks.forms import as_form
 
 
 class Frozen(BaseModel):
     """A value: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What a form is made of: fields in the order of the class, its own before those it inherits."""
+        schema = handler(core)
+        resolved = handler.resolve_ref_schema(schema)
+        order = sorted(resolved.get("properties", {}), key=lambda name: name not in cls.__annotations__)
+        as_form(resolved, order, finite=cls.model_config.get("allow_inf_nan") is False)
+        return schema
+
+
+class Settings(Frozen):
+    """What a user may set: a value whose numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 Status = Literal["ok", "refused", "unparsable", "skipped", "failed"]

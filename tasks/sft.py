@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tasks.revision.wording import Requests, critique_turns, revision_turns
-from tasks.schema import Completion, DatasetRef, Frozen, ModelRef, Prompt, Revision
+from tasks.schema import Completion, DatasetRef, ModelRef, Prompt, Revision, Settings
 from tasks.stage import Session, Stage
 from tasks.store import Store
 from tasks.store.identity import digest, table_to_rows
@@ -18,7 +18,7 @@ from tasks.training.config import SFTConfig
 from tasks.training.examples import SFTExample
 
 
-class SFTStageConfig(Frozen):
+class SFTStageConfig(Settings):
     """What the SL policy learns from."""
 
     rounds: Literal["all", "last"] = "all"
@@ -28,10 +28,10 @@ class SFTStageConfig(Frozen):
     and to revise, each as the next turn of prompt, completion, critique request, critique, revision request; the
     completion itself is read and not learned. The prompt alone is then answered as the helpful examples teach."""
     max_revisions: int | None = Field(None, ge=1)
-    """Take only so many red-team prompts' revisions, the first by prompt id; None takes all."""
+    """Take only so many red-team prompts' revisions, the first by prompt id. Empty: all."""
     helpful_ratio: float | None = Field(None, ge=0)
     """Helpful examples beside each one made of revisions (of a dialogue, critique and revision are two); which are
-    taken follows from a hash of their rows. None takes all."""
+    taken follows from a hash of their rows. Empty: all."""
     training: SFTConfig = SFTConfig()
     """The training itself."""
 

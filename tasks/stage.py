@@ -2,60 +2,97 @@
 
 A stage is a frozen model of JSON-sized fields (references, config, seed), so the same value is a function call in
 a test, the parameters of a deployment on a cluster, and the identity of its result (design ideas 1, 2 and 5).
-`RunContext` holds what all stages of a run share; of it only `seed`, `force` and the serving settings that change
-numbers enter a version id.
+`RunContext` holds what all stages of a run share; of it only `seed`, what is forced and the serving settings that
+change numbers enter a version id.
 """
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field
 
-from tasks.schema import DatasetRef, Frozen, ModelRef, Row
+from tasks.schema import DatasetRef, Frozen, ModelRef, Row, Settings
 from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
 from tasks.training.launch_config import LaunchConfig
 
 T = TypeVar("T")
 
+StageName = Literal[
+    "constitution", "prompts", "respond", "start_gates", "revise", "improve", "sft", "compare", "probe", "label",
+    "label_gates", "preferences", "reward", "held_out_reward", "rl", "sample", "judge", "evaluate", "report",
+]  # fmt: skip
+"""In the order of the method."""
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
 
 class StageFailed(ValueError):
     """A stage could not commit a result; what it finished is kept and the message says what to do."""
 
 
-class RunContext(Frozen):
+class RunContext(Settings):
     """What all stages of one run share."""
 
-    store: str = ".solon/store"
+    store: str = Field(".solon/store", min_length=1)
     """Where datasets and models are kept: a folder or `s3://bucket/prefix`."""
-    seed: int = 0
-    """Draws principles, seeds requests and training."""
-    force: dict[str, str] = Field(default_factory=dict)
-    """Salt by stage name: another salt makes a stage's result anew."""
-    serving: ServingConfig = ServingConfig()
-    """How texts are generated."""
+    seed: int = Field(0, ge=0, le=2**53 - 1)
+    """Draws principles, seeds requests and training; up to what a browser still counts exactly."""
+    executor: Literal["inline", "deployments"] = "inline"
+    """`inline`: stages run in the run's own process. `deployments`: each is a run of its own, on its pool."""
+    force: tuple[StageName, ...] = ()
+    """Stages to make anew, whatever the store has."""
+    rerun_from: Literal["none"] | StageName = "none"
+    """Make this stage and all after it anew."""
+    force_salt: str = ""
+    """Names what is made anew: the same word finds it again, another makes it once more. Empty: the run's own id, so
+    that a retry goes on where it was and every new run makes it again."""
     chunk_rows: int = Field(256, ge=1)
     """Rows a resume point holds; how the work is cut never enters an identity."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """A stage fails when more of its rows are refused, unparsable or failed."""
+    serving: ServingConfig = ServingConfig()
+    """How texts are generated."""
     training: LaunchConfig = LaunchConfig()
     """How training processes are started."""
 
+    def salt(self, stage: str) -> str | None:
+        """What sets the version of a forced stage apart; None for a stage that is not forced."""
+        later = STAGES[STAGES.index(self.rerun_from) :] if self.rerun_from != "none" else ()
+        return (self.force_salt or "forced") if stage in {*self.force, *later} else None
+
+    def salted(self, salt: str) -> "RunContext":
+        """With a salt for what is forced, where there is none."""
+        forced = bool(self.force) or self.rerun_from != "none"
+        return self.model_copy(update={"force_salt": salt}) if forced and not self.force_salt else self
+
 
 class Progress(Protocol):
-    """Shows how far a stage is while it works."""
+    """Shows a stage while it works."""
 
-    def update(self, done: int, total: int, note: str) -> None: ...
+    def update(self, done: int, total: int, note: str) -> None:
+        """So many rows or steps are done."""
+
+    def rows(self, rows: Sequence[Row], items: Sequence[Any]) -> None:
+        """Rows of a finished chunk, and the items they are of; an `update` follows."""
+
+    def trained(self, kind: str, metrics: Mapping[str, Any]) -> None:
+        """What a `kind` of training has logged so far (`history`), and at its end what came of it (`final`)."""
 
 
 class NoProgress:
     """Shows nothing."""
 
     def update(self, done: int, total: int, note: str) -> None:
+        return None
+
+    def rows(self, rows: Sequence[Row], items: Sequence[Any]) -> None:
+        return None
+
+    def trained(self, kind: str, metrics: Mapping[str, Any]) -> None:
         return None
 
 
@@ -100,7 +137,7 @@ class Stage(Frozen):
             constitution=self.constitution_slice(store),
             models={k.rstrip("."): v for k, v in inputs.items() if isinstance(v, str)},
             seed=self.run.seed,
-            force=self.run.force.get(self.stage),
+            force=self.run.salt(self.stage),
             cites=self.cites(),
         )
 

@@ -56,7 +56,7 @@ def run_training(
         close_all()  # an inference server would hold the GPU memory that training needs
     given = {"model": model, "reward": reward, "held_out_reward": held_out_reward}
     expected = check_before(kind, config, examples, {k: v for k, v in given.items() if v}, store, launching)
-    started, history = time.monotonic(), History(session.progress)
+    started, history = time.monotonic(), History(session.progress, kind)
     work = store.cache / "training" / derivation.version
     work.mkdir(parents=True, exist_ok=True)
     points = ResumePoints(store, derivation, work / "checkpoints", work / "uploads")
@@ -87,6 +87,7 @@ def run_training(
         cost = {"seconds": time.monotonic() - started, "num_examples": len(examples), "gpus": gpus}
         keep_history(store, derivation, lines)
         metrics = {"final": final, "history": thinned(lines), "preflight": expected}
+        session.progress.trained(kind, metrics)
         ref = store.commit_model(derivation, folder / "model", metrics=metrics, cost=cost)
     points.drop()
     shutil.rmtree(work)  # its resume points have served
@@ -116,9 +117,9 @@ def check_before(
 class History:
     """The log lines of this start of a training; shows them as progress, at most one a second."""
 
-    def __init__(self, progress: Progress, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, progress: Progress, kind: Kind, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.lines: list[dict[str, Any]] = []
-        self._progress, self._monotonic = progress, monotonic
+        self._progress, self._kind, self._monotonic = progress, kind, monotonic
         self._shown = float("-inf")
 
     def add(self, line: dict[str, Any]) -> None:
@@ -127,6 +128,7 @@ class History:
         if is_last or now - self._shown >= SHOW_SECONDS:
             self._shown = now
             self._progress.update(line["step"], line["num_steps"], training_note(line))
+            self._progress.trained(self._kind, {"history": self.lines})
 
 
 def training_note(line: dict[str, Any]) -> str:

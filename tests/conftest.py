@@ -1,6 +1,8 @@
 """One Prefect server for the whole session, and no network, telemetry or extra threads in any test."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.update(
     OMP_NUM_THREADS="1",
@@ -10,6 +12,8 @@ os.environ.update(
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_RESULTS_PERSIST_BY_DEFAULT="false",
+    PREFECT_RESULTS_DEFAULT_SERIALIZER="json",
+    PREFECT_HOME=tempfile.mkdtemp(prefix="prefect-home-"),  # else it is the user's, and keeps what failed runs write
 )
 
 from collections.abc import Iterator
@@ -43,6 +47,10 @@ __all__ = [
     "s3_uri",
     "store_uri",
 ]
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

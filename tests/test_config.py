@@ -24,7 +24,7 @@ def test_preset_to_start_from_is_a_valid_config(preset):
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_preset_over_another_changes_what_it_says_and_nothing_else(overlay, base):
-    before, after = (load_config(presets, None, []).model_dump() for presets in ([base], [base, overlay]))
+    before, after = (load_config(presets, None, []).model_dump(mode="json") for presets in ([base], [base, overlay]))
     said = leaves(read_yaml(PRESETS / f"{overlay}.yaml"))
     whole = leaves(after)
     assert said and all(whole[name] == value for name, value in said.items())

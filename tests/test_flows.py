@@ -65,7 +65,7 @@ def test_align_on_s3_gives_the_same_versions_and_contents(first_run, tmp_path, s
 
 def test_align_force_makes_a_stage_anew(first_run):
     config, _ = first_run
-    forced = config.model_copy(update={"run": config.run.model_copy(update={"force": {"preferences": "again"}})})
+    forced = config.model_copy(update={"run": config.run.model_copy(update={"force": ("preferences",)})})
     made = {s.stage for s in align(forced).stages if not s.reused}
     assert "preferences" in made and not {"label", "compare"} & made
 

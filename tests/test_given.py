@@ -26,7 +26,7 @@ def test_jury_without_further_models_is_the_feedback_model(planner, tmp_path):
 def test_jury_same_weights_under_another_path_are_refused_by_name(planner, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(MICRO, copy)
-    config = small_config(tmp_path, f"models.jury.second={copy}")
+    config = small_config(tmp_path, f"models.jury=[{{name: second, model: {copy}}}]")
     with pytest.raises(ConfigError, match=rf"models\.jury\.second: .*same model as '{FEEDBACK}'"):
         jury(planner, config)
 
@@ -35,6 +35,6 @@ def test_jury_different_weights_are_evaluators_in_order(planner, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(MICRO, other)
     (other / "generation_config.json").write_text("{}")
-    found = jury(planner, small_config(tmp_path, f"models.jury.second={other}"))
+    found = jury(planner, small_config(tmp_path, f"models.jury=[{{name: second, model: {other}}}]"))
     assert list(found) == [FEEDBACK, "second"]
     assert len({model.content_hash for model in found.values()}) == 2

@@ -103,9 +103,9 @@ def test_code_version_raised_makes_the_whole_stage(world):
 
 def test_force_makes_the_whole_stage_once(world):
     world.make(world.revise(FIRST))
-    forced = world.make(world.revise(FIRST, force={"revise": "again"}))
+    forced = world.make(world.revise(FIRST, force=("revise",)))
     assert forced.made == forced.rows
-    assert world.make(world.revise(FIRST, force={"revise": "again"})).calls == 0
+    assert world.make(world.revise(FIRST, force=("revise",))).calls == 0
 
 
 def test_killed_then_amended_takes_what_the_uncommitted_chunks_hold(world):

@@ -102,7 +102,7 @@ def test_plan_setting_that_changed_is_named(config):
 
 
 def test_plan_forced_stage_says_so(config):
-    run = config.run.model_copy(update={"force": {"label": "again"}})
+    run = config.run.model_copy(update={"force": ("label",), "force_salt": "again"})
     found = {stage.stage: stage for stage in make_plan(config.model_copy(update={"run": run})).stages}
     assert found["label"].reasons == ["forced by 'again'"]
     assert found["label"].rows_to_make == found["label"].rows

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 from prefect import flow
 
-from flows.runner import chunk, execute
+from flows.execution import chunk, execute
 from tasks.schema import DatasetRef, Prompt
 from tasks.serving import TransientServingError
 from tasks.stage import RunContext, Session, Stage

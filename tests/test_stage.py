@@ -42,7 +42,7 @@ def version(stage, store):
         RunContext(training=LaunchConfig(threads=2)),
         RunContext(max_failed_fraction=0.5),
         RunContext(serving=ServingConfig(url="http://127.0.0.1:1", max_concurrency=7)),
-        RunContext(force={"revise": "again"}),
+        RunContext(force=("revise",)),
     ],
 )
 def test_version_where_and_how_it_ran_does_not_enter(store, run):
@@ -53,7 +53,7 @@ def test_version_where_and_how_it_ran_does_not_enter(store, run):
     "run",
     [
         RunContext(seed=1),
-        RunContext(force={"label": "again"}),
+        RunContext(force=("label",)),
         RunContext(serving=ServingConfig(dtype="bfloat16")),
         RunContext(serving=ServingConfig(engine="transformers")),
     ],

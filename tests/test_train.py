@@ -53,9 +53,16 @@ class Shown:
 
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.kinds: list[str] = []
 
     def update(self, done: int, total: int, note: str) -> None:
         self.steps.append(done)
+
+    def rows(self, rows: Any, items: Any) -> None:
+        raise AssertionError("a training makes no rows")
+
+    def trained(self, kind: str, metrics: Any) -> None:
+        self.kinds.append(kind)
 
 
 @pytest.fixture
@@ -225,10 +232,11 @@ def test_training_is_called_after_its_stage_and_version(store, stage, monkeypatc
 
 def test_progress_is_shown_once_a_second_and_at_the_end():
     clock, shown = iter([0.0, 0.4, 0.9, 1.1, 1.2, 1.3]), Shown()
-    history = History(shown, monotonic=lambda: next(clock))
+    history = History(shown, "sft", monotonic=lambda: next(clock))
     for step in range(1, 7):
         history.add({"step": step, "num_steps": 6, "loss": 1.0})
     assert shown.steps == [1, 4, 6] and len(history.lines) == 6
+    assert shown.kinds == ["sft"] * 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 10, 11, 1234])

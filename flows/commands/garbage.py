@@ -8,10 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands.console import JsonOption, StoreOption, console, open_store, print_json
-from flows.commands.tables import bytes_text, clip
+from flows.commands.tables import clip
 
 if TYPE_CHECKING:
-    from tasks.store.gc import GcReport
     from tasks.store.tags import Tag
 
 DeleteOption = Annotated[bool, typer.Option("--delete", help="Do it; without, only show what would go.")]
@@ -36,22 +35,19 @@ def gc(
 ) -> None:
     """Show what nobody needs, and with --delete remove it: what is tagged, held by a live run, young, or the source
     of such a version is kept."""
-    from tasks.store.gc import collect_garbage, plan_garbage
+    from flows.gc import GcConfig, run_gc, summary, table_rows
+    from tasks.stage import RunContext
     from tasks.store.retention import Retention
 
     retention = Retention(newest=newest, days=days, reuse_days=reuse_days)
-    report = (collect_garbage if delete else plan_garbage)(open_store(store), retention, grace_hours * 3600)
+    uri = store or RunContext().store
+    config = GcConfig(store=uri, retention=retention, grace_hours=grace_hours, dry_run=not delete)
+    report = run_gc(config)
     if as_json:
         print_json({"deleted": delete, **report.model_dump(mode="json")})
         return
-    console.print(_judgements_table(report))
-    done = "removed" if delete else "would be removed"
-    console.print(
-        f"{len(report.removed)} versions {done}, {len(report.kept)} kept; {report.objects} files with "
-        f"{bytes_text(report.bytes)} {done} now. Files of a removed version go {grace_hours:g} hours later."
-    )
-    if report.publishing:
-        console.print(f"{len(report.publishing)} attempts stopped while publishing; their files are left.")
+    console.print(_judgements_table(table_rows(report)))
+    console.print(summary(config, report))
 
 
 def tag(
@@ -74,13 +70,10 @@ def tag(
         console.print(_moves_table(moves) if moves else Text(f"{dataset} has no tag {name!r}"))
 
 
-def _judgements_table(report: "GcReport") -> Table:
-    table = Table("dataset", "version", "", "why", "size", box=None)
-    for outcome, versions in (("goes", report.removed), ("stays", report.kept)):
-        for found in versions:
-            table.add_row(
-                found.dataset, found.version[:12], outcome, Text(clip(found.reason, 80)), bytes_text(found.bytes)
-            )
+def _judgements_table(rows: list[dict[str, str]]) -> Table:
+    table = Table(*rows[0], box=None) if rows else Table(box=None)
+    for row in rows:
+        table.add_row(*(Text(clip(cell, 80)) for cell in row.values()))
     return table
 
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.schema import Frozen
+from tasks.schema import Settings
 
 
-class GatesConfig(Frozen):
+class GatesConfig(Settings):
     """What has to hold before labels train anything.
 
     A gate over the rows that will train compares their value with the limit, since those rows are all there are. A gate

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.schema import Frozen
+from tasks.schema import Settings
 
 Contradictions = Literal["keep", "down_weight", "drop"]
 Clamp = Literal["0.4-0.6", "0.2-0.8", "off"]
 
 
-class PreferencesConfig(Frozen):
+class PreferencesConfig(Settings):
     """How labels become preferences. None of it asks a model: labels are kept, and combined anew in seconds."""
 
     combine: Literal["mean", "majority"] = "mean"
@@ -32,9 +32,9 @@ class PreferencesConfig(Frozen):
     human: str = ""
     """Human helpfulness comparisons, a file or hub dataset in the HH format; empty mixes none in."""
     human_limit: int | None = Field(None, ge=1)
-    """Take only the first so many."""
+    """Take only the first so many. Empty: all."""
     human_fraction: float | None = Field(None, gt=0, lt=1)
-    """Share of human comparisons among the usable ones: the first so many of the file. None takes all of it."""
+    """Share of human comparisons among the usable ones: the first so many of the file. Empty: all of it."""
     human_target_prob: float = Field(1.0, ge=0.5, le=1)
     """P(chosen is better) that a human choice stands for."""
     human_weight: float = Field(1.0, gt=0, allow_inf_nan=False)

@@ -113,17 +113,21 @@ def line_chart(
 
 def histogram(title: str, values: Sequence[float], low: float, high: float, bins: int, x_label: str) -> Markup:
     """How many of the values fall into each of `bins` equal bins between `low` and `high`, both included."""
-    counts = bin_counts(values, low, high, bins)
+    return bars_chart(title, bin_counts(values, low, high, bins), low, high, x_label)
+
+
+def bars_chart(title: str, counts: Sequence[int], low: float, high: float, x_label: str) -> Markup:
+    """Counts of values in equal bins between `low` and `high`."""
     x, y_ticks = Scale(low, high, 50, HALF - 14), ticks(0, max(*counts, 1), 4)
     y = scale([0, *y_ticks, *counts], 184, 12)
     parts = frame(x, y, ticks(low, high, 6), y_ticks, x_label)
-    width = (high - low) / bins
+    width = (high - low) / len(counts)
     for i, count in enumerate(counts):
         left, right = x(low + i * width), x(low + (i + 1) * width)
         hint = f"{low + i * width:.3g} to {low + (i + 1) * width:.3g}: {count}"
         box = {"x": left + 0.75, "y": y(count), "width": right - left - 1.5, "height": y.start - y(count)}
         parts.append(tag("rect", tag("title", hint), class_="bar", **box))
-    described = f"{len(values)} values; fullest bin {max(counts)}; counts by bin from {low:g} to {high:g}: {counts}"
+    described = f"{sum(counts)} values; fullest bin {max(counts)}; counts by bin from {low:g} to {high:g}: {counts}"
     return picture(HALF, 224, title, described, parts)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from tasks.schema import Frozen, Message
+from tasks.schema import Message, Settings
 
 
 class ServingError(ValueError):
@@ -18,10 +18,10 @@ class TransientServingError(RuntimeError):
     """A server or the network failed under a batch: nothing of it may be kept, and it may be tried again."""
 
 
-class Sampling(Frozen):
+class Sampling(Settings):
     """How tokens are drawn."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=10)
     """0 takes the likeliest token."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draws from the smallest set of tokens with this much probability."""
@@ -29,19 +29,20 @@ class Sampling(Frozen):
     """Longest completion, in tokens."""
 
 
-class ServingConfig(Frozen):
+class ServingConfig(Settings):
     """Where and how a model generates. Only `identity()` of it may change a text."""
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """`vllm` over HTTP; `transformers` in this process, slower, with nothing else to install."""
-    url: str | None = None
-    """A running vLLM server, `http://host:8000`; it is checked to serve the model before it is used."""
+    url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
+    """A running vLLM server, `http://host:8000`; it is checked to serve the model before it is used.
+    Empty: a server is started here."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights: `auto` is the model's own on a GPU and float32 on a CPU."""
     chat_template: Literal["model", "human_assistant"] = "model"
     """The model's own, or the paper's Human/Assistant turns for a model that has none."""
     max_model_tokens: int | None = Field(None, ge=2)
-    """Tokens of prompt and completion together; None: as many as the model has positions."""
+    """Tokens of prompt and completion together. Empty: as many as the model has positions."""
     extra_arguments: tuple[str, ...] = ()
     """More arguments for vLLM's server, for example `--quantization=fp8`."""
     max_concurrency: int = Field(64, ge=1)
@@ -57,7 +58,7 @@ class ServingConfig(Frozen):
     num_retries: int = Field(6, ge=0)
     """Further attempts for a request that the server or the network failed."""
     port: int | None = Field(None, ge=1, le=65535)
-    """Loopback port of a server that is started here; None: a free one."""
+    """Loopback port of a server that is started here. Empty: a free one."""
     threads: int = Field(1, ge=1)
     """CPU threads of a server without a GPU."""
     cpu_cache_gib: int = Field(1, ge=1)

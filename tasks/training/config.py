@@ -9,12 +9,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.schema import Frozen
+from tasks.schema import Settings
 
 Precision = Literal["float32", "bfloat16"]
 
 
-class TrainerConfig(Frozen):
+class TrainerConfig(Settings):
     """What every trainer may be told about memory, precision and resume points."""
 
     micro_batch_size: int = Field(default=8, ge=1)
@@ -38,7 +38,7 @@ class SFTConfig(TrainerConfig):
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the examples. Paper: 1."""
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     """Constant. Practice; the paper takes half the pretraining rate, also constant. With LoRA take about ten times."""
     batch_size: int = Field(default=1024, ge=1)
     """Sequences an optimizer step, over all devices. Paper: 1024."""
@@ -59,10 +59,10 @@ class RewardConfig(TrainerConfig):
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the comparisons. Paper: 1."""
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     """Constant. Practice; the paper takes a hundredth of the pretraining rate."""
-    head_learning_rate: float | None = Field(default=None, gt=0)
-    """Of the scalar head, constant; None: as the body's. The head starts at random where the body only adapts: about
+    head_learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Of the scalar head, constant. Empty: as the body's. The head starts at random where the body only adapts: about
     ten times the body's rate lets it use what the body already tells apart. Practice."""
     batch_size: int = Field(default=64, ge=1)
     """Comparisons an optimizer step, over all devices, two sequences each. Practice."""

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.schema import Frozen
+from tasks.schema import Settings
 
 Sharding = Literal["none", "fsdp2", "zero2", "zero3"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 
 
-class LaunchConfig(Frozen):
+class LaunchConfig(Settings):
     """Processes, trackers and limits of a training. Results are the same but for rounding."""
 
     num_processes: int = Field(1, ge=1)
@@ -20,13 +20,13 @@ class LaunchConfig(Frozen):
     sharding: Sharding = "none"
     """How SFT, reward model, RLOO, GRPO and DPO spread a model over GPUs (`accelerate launch` with a config of
     `infra/accelerate`); none: every process holds all of it. PPO takes none."""
-    grace_seconds: float = Field(60.0, gt=0)
+    grace_seconds: float = Field(15.0, gt=0)
     """What a training that is asked to leave has for its resume point before it is killed."""
     tracker: Tracker = "tensorboard"
     """Where curves go while it trains; wandb and trackio want the extra `trackers` installed."""
     tracker_folder: str = ".solon/trackers"
     """Where TensorBoard's files are written, a folder a training."""
     device_memory_gib: float | None = Field(None, gt=0)
-    """Memory a device has, for the preflight; None: what this machine reports."""
+    """Memory a device has, for the preflight. Empty: what this machine reports."""
     preflight: Literal["refuse", "warn"] = "refuse"
     """What follows where the estimate does not fit the device."""

@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.schema import Frozen
+from tasks.schema import Settings
 from tasks.training.config import TrainerConfig, check_divides
 
 Algorithm = Literal["ppo", "rloo", "grpo", "dpo"]
 
 
-class StopRules(Frozen):
+class StopRules(Settings):
     """When PPO ends early. What was learnt until then is not lost: the result is the best policy measured before.
     One that breaks a rule by itself is never the result.
 
@@ -44,16 +44,16 @@ class PPOConfig(TrainerConfig):
     """Episodes an optimizer step, over all devices. Practice."""
     num_epochs: int = Field(default=1, ge=1)
     """Passes over an update's episodes. Paper: 1, 2 or 4."""
-    learning_rate: float = Field(default=1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0, le=1)
     """Of the policy, constant. Practice; the paper takes a hundredth of the pretraining rate."""
-    value_learning_rate: float = Field(default=5e-6, gt=0)
+    value_learning_rate: float = Field(default=5e-6, gt=0, le=1)
     """Of the value model, constant. Practice."""
     kl_coef: float = Field(default=0.001, ge=0)
     """Weight of the KL penalty against the SL policy, per nat. Paper: 0.001; practice: 0.01 to 0.1."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """Per-token penalty: k1 = log p/q, unbiased; k3 = q/p - 1 - log q/p, never negative."""
     target_kl: float | None = Field(default=None, gt=0)
-    """Nats an episode; if set, `kl_coef` is only the start and adapts towards it. Practice."""
+    """Nats an episode: `kl_coef` is only the start and adapts towards it. Empty: it stays as it is. Practice."""
     kl_horizon: int = Field(default=10_000, ge=1)
     """Episodes over which the adaptive coefficient reacts. Practice."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
@@ -68,7 +68,7 @@ class PPOConfig(TrainerConfig):
     """Longest completion. Paper: 128."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
     """Prompts longer than this are left out and counted. Practice."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=10)
     """Of sampling, and of the probabilities that are trained. Paper: 1."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """Taken off the score of a completion that did not end, in standardised reward. Practice."""
@@ -102,7 +102,7 @@ class GroupConfig(TrainerConfig):
     """Completions a step, over all devices. Practice."""
     group_size: int = Field(default=4, ge=2)
     """Completions of one prompt. Practice: 2 to 16."""
-    learning_rate: float = Field(default=1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0, le=1)
     """Constant. Practice."""
     kl_coef: float = Field(default=0.05, ge=0)
     """Weight of the KL penalty against the SL policy. Practice: 0.05 (RLOO), 0 to 0.05 (GRPO)."""
@@ -112,7 +112,7 @@ class GroupConfig(TrainerConfig):
     """Longest completion. As PPO's."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
     """Prompts longer than this are left out and counted. Practice."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=10)
     """Of sampling. As PPO's."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """Taken off the score of a completion that did not end, in standardised reward. As PPO's."""
@@ -129,7 +129,7 @@ class DPOConfig(TrainerConfig):
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the comparisons. Practice: 1 to 3."""
-    learning_rate: float = Field(default=5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0, le=1)
     """Constant. Practice."""
     batch_size: int = Field(default=64, ge=1)
     """Comparisons an optimizer step, over all devices, two sequences each. Practice."""
@@ -146,23 +146,23 @@ class DPOConfig(TrainerConfig):
         return self
 
 
-class RLConfig(Frozen):
+class RLConfig(Settings):
     """How the policy learns from AI feedback."""
 
     algorithm: Algorithm = "ppo"
     """Paper: PPO. RLOO and GRPO learn from the same reward model, DPO from the preferences without one."""
     helpful_share: float | None = Field(default=None, ge=0, le=1)
     """Share of helpful prompts among those trained on: the kind that there is too much of is cut, by hash of the
-    prompt. None: every prompt there is."""
+    prompt. Empty: every prompt there is."""
     num_rounds: int = Field(default=1, ge=1)
     """Rounds of the whole second phase. In every further one the newest policy's completions are compared and
     labelled, and reward model and policy are trained anew on all rounds' labels (2204.05862, section 4.5)."""
     ppo: PPOConfig = PPOConfig()
-    """Of PPO."""
+    """How PPO trains, where it is the algorithm."""
     group: GroupConfig = GroupConfig()
-    """Of RLOO and GRPO."""
+    """How RLOO and GRPO train, where one of them is the algorithm."""
     dpo: DPOConfig = DPOConfig()
-    """Of DPO."""
+    """How DPO trains, where it is the algorithm."""
 
     @model_validator(mode="after")
     def _rounds_need_a_reward_model(self) -> Self:
