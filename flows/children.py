@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
@@ -29,6 +30,8 @@ SETTLED = timedelta(seconds=10)
 crashed again while it works."""
 ENDED_SECONDS = 20.0
 """By when a cancelled run has been ended by its worker, or by itself (`flows.watch`)."""
+UNTAKEN = timedelta(seconds=60)
+"""A worker takes a run within seconds: where none did for so long, the log says so, and again after as long."""
 
 
 def never() -> bool:
@@ -36,26 +39,29 @@ def never() -> bool:
     return False
 
 
-def run_child(deployment: str, key: str, parameters: dict[str, Any], done: Callable[[], bool] = never) -> FlowRun:
+def run_child(deployment: str, key: str, parameters: dict[str, Any], done: Callable[[], bool] | None = None) -> FlowRun:
     """The run of `deployment` (`flow/name`) with this key, ended; one that had ended badly before runs once more.
 
-    `done` says whether the child's work is there: then its state does not matter, nor a server that went away.
+    `done` says whether the child's work is there. Where it is, neither the child's state matters nor a server that
+    went away; where it is not, a child that completed before runs once more. Without it, the state says so.
 
     Raises: StageFailed: it ended badly, now. ServerAway. PrefectHTTPStatusError: the deployment is not there, or
     refuses the parameters.
     """
     run = patiently(lambda: run_deployment(deployment, parameters=parameters, idempotency_key=key, timeout=0), never)
     assert isinstance(run, FlowRun)
+    needless = done or never
     try:
         if state_of(run).is_cancelling():
-            run = wait_for(run, done)
-        if ended_badly(run := settled(run)):
+            run = wait_for(run, needless)
+        run = settled(run)
+        if ended_badly(run) or (done and state_of(run).is_completed() and not done()):
             retry_in_place(run)
-        run = wait_for(run, done)
+        run = wait_for(run, needless)
     except (TerminationSignal, Abort):
         cancel_with_parent(run.id)
         raise
-    if ended_badly(run) and not done():
+    if ended_badly(run) and not needless():
         wait_if_cancelled()
         state = state_of(run)
         raise StageFailed(f"{deployment}: run {run.name!r} is {state.name}: {state.message or 'it says no more'}")
@@ -64,6 +70,7 @@ def run_child(deployment: str, key: str, parameters: dict[str, Any], done: Calla
 
 def wait_for(run: FlowRun, done: Callable[[], bool]) -> FlowRun:
     """The run once it has ended, for good; as it was seen last, where its work is done and the server is away."""
+    told = now("UTC")
     for pause in pauses():
         seen = read_patiently(run.id, done)
         if seen is None:
@@ -71,8 +78,29 @@ def wait_for(run: FlowRun, done: Callable[[], bool]) -> FlowRun:
         run = settled(seen)
         if state_of(run).is_final():
             return run
+        if is_untaken(run) and now("UTC") - told > UNTAKEN:
+            tell_untaken(run)
+            told = now("UTC")
         time.sleep(pause)
     raise AssertionError("pauses do not end")
+
+
+def is_untaken(run: FlowRun) -> bool:
+    """Whether it is due for so long that a worker should have taken it."""
+    return state_of(run).is_scheduled() and bool(
+        run.expected_start_time and now("UTC") - run.expected_start_time > UNTAKEN
+    )
+
+
+def tell_untaken(run: FlowRun) -> None:
+    assert run.expected_start_time
+    minutes = (now("UTC") - run.expected_start_time).total_seconds() / 60
+    get_run_logger().warning(
+        "run %r has waited for %.0f min: no worker of pool %s has taken it; start one, or look at the pool's limits",
+        run.name,
+        minutes,
+        run.work_pool_name,
+    )
 
 
 def settled(run: FlowRun) -> FlowRun:

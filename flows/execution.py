@@ -17,6 +17,7 @@ from tasks.serving import TransientServingError, close_all
 from tasks.stage import Session, Stage
 from tasks.store import Derivation, Store
 from tasks.store.claims import claim
+from tasks.store.errors import StoreUnavailable
 from tasks.store.external import EXTERNAL
 
 T = TypeVar("T")
@@ -25,8 +26,10 @@ in_run: ContextVar[bool] = ContextVar("in_run", default=False)
 
 
 def is_transient(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a failed chunk is worth another try: the server or the network failed, not the work."""
+    """Whether a failed chunk is worth another try: a server or the network failed, not the work."""
     error = state.result(raise_on_failure=False)
+    if isinstance(error, StoreUnavailable):
+        return error.is_transient
     return isinstance(error, TransientServingError | ConnectionError | TimeoutError)
 
 

@@ -18,6 +18,7 @@ from tasks.schema import ModelRef
 from tasks.serving import close_all
 from tasks.stage import Progress, Session, Stage
 from tasks.store import Derivation, Store, StoreError
+from tasks.store.identity import digest
 from tasks.training.examples import write_examples
 from tasks.training.job import TrainingJob
 from tasks.training.launch import launch
@@ -57,7 +58,7 @@ def run_training(
     given = {"model": model, "reward": reward, "held_out_reward": held_out_reward}
     expected = check_before(kind, config, examples, {k: v for k, v in given.items() if v}, store, launching)
     started, history = time.monotonic(), History(session.progress, kind)
-    work = store.cache / "training" / derivation.version
+    work = store.cache / "training" / digest(store.uri)[:12] / derivation.version  # two stores may train one version
     work.mkdir(parents=True, exist_ok=True)
     points = ResumePoints(store, derivation, work / "checkpoints", work / "uploads")
     with tempfile.TemporaryDirectory(dir=work) as scratch:

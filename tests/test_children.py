@@ -91,7 +91,7 @@ def after(waits, then):
     return thread
 
 
-def in_a_flow(key, deployment, done=never):
+def in_a_flow(key, deployment, done=None):
     @flow(name="parent")
     def parent():
         return run_child(deployment, key, {"number": 1}, done).id
@@ -115,6 +115,32 @@ def test_run_child_that_failed_before_runs_once_more(deployment):
     assert in_a_flow("failed before", deployment) == run
     thread.join()
     assert history(run)[-4:] == ["Failed", "AwaitingRetry", "Running", "Completed"]
+
+
+def test_run_child_that_completed_but_whose_work_is_gone_runs_once_more(deployment):
+    run = create(deployment, "gone")
+    set_state(run, Running(), Completed())
+    thread = when(run, "AwaitingRetry", lambda: set_state(run, Running(), Completed()))
+    assert in_a_flow("gone", deployment, done=lambda: len(history(run)) > 4) == run
+    thread.join()
+    assert history(run)[-4:] == ["Completed", "AwaitingRetry", "Running", "Completed"]
+
+
+def test_run_child_that_completed_and_whose_work_nobody_asks_for_is_left_alone(deployment):
+    run = create(deployment, "completed")
+    set_state(run, Running(), Completed())
+    assert in_a_flow("completed", deployment) == run
+    assert history(run)[-1] == "Completed" and "AwaitingRetry" not in history(run)
+
+
+def test_run_child_that_no_worker_takes_is_told_in_the_log(deployment, waits, monkeypatch, caplog):
+    monkeypatch.setattr(children, "UNTAKEN", timedelta(seconds=0.2))
+    run = create(deployment, "untaken")
+    thread = threading.Thread(target=lambda: (time.sleep(1.5), set_state(run, Running(), Completed())))
+    thread.start()
+    in_a_flow("untaken", deployment)
+    thread.join()
+    assert "no worker of pool" in caplog.text
 
 
 def test_run_child_that_fails_now_is_an_error_and_is_left_as_it_is(deployment, waits):

@@ -51,13 +51,17 @@ def test_deployments_one_amendment_trigger_listens(specs):
 
 def test_deployments_default_parameters_are_what_their_flows_take(specs):
     from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.schema_tools import validate
 
-    from deployments.deploy import default_parameters
+    from deployments.deploy import default_parameters, definition
 
     for name, spec in specs.items():
         flow = load_flow_from_entrypoint(spec["entrypoint"])
         parameters = default_parameters(flow, spec)
         if parameters:
+            schema = definition(flow, spec)["parameter_openapi_schema"]
+            for given in [{}, *(schedule["parameters"] for schedule in spec.get("schedules", []))]:
+                assert not validate({**parameters, **given}, schema, raise_on_error=True)
             taken = flow.validate_parameters(parameters)
             align = getattr(taken["config"], "align", taken["config"])
             assert getattr(align, "run", None) is None or align.run.executor == "deployments", name

@@ -53,6 +53,11 @@ class StoreUnavailable(StoreError):
         self.status = status
         """HTTP status of an object server's answer; None where there was no answer."""
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether it may be there again in a while: it did not answer, or said that it cannot now."""
+        return self.status is None or self.status >= 500
+
 
 class ConditionIgnored(StoreError):
     """The object server overwrites what `If-None-Match: *` should protect: two writers would both believe they won."""
