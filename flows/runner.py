@@ -139,10 +139,13 @@ class Run:
         return ref
 
     def make(self, stage: Stage, version: str) -> None:
-        """Run the stage's flow: in this process, or where its deployment's worker is."""
+        """Run the stage's flow: in this process, or where its deployment's worker is.
+
+        A stage of seconds would take longer to find a worker and start a process than to be made.
+        """
         from flows.stages import FLOWS  # it is the stages' flows that import what runs them
 
-        if self.context.executor == "inline":
+        if self.context.executor == "inline" or stage.cheap:
             FLOWS[stage.stage](stage)
             return
         run_child(

@@ -42,7 +42,8 @@ class RunContext(Settings):
     seed: int = Field(0, ge=0, le=2**53 - 1)
     """Draws principles, seeds requests and training; up to what a browser still counts exactly."""
     executor: Literal["inline", "deployments"] = "inline"
-    """`inline`: stages run in the run's own process. `deployments`: each is a run of its own, on its pool."""
+    """`inline`: stages run in the run's own process. `deployments`: each that needs a model or a training is a run of
+    its own, on its pool."""
     force: tuple[StageName, ...] = ()
     """Stages to make anew, whatever the store has."""
     rerun_from: Literal["none"] | StageName = "none"
