@@ -13,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from deployments.automations import TAG
 from deployments.deploy import definition, read_file
 from tasks.processes import free_port
 from tests.browser import small_flows
@@ -38,16 +39,16 @@ class Machine:
         with self.client() as client:
             return client.read_flow_run(UUID(run))
 
-    def num_runs(self, deployment: str) -> int:
+    def runs_of(self, deployment: str) -> list[FlowRun]:
         with self.client() as client:
             found = client.read_deployment_by_name(deployment)
-            return sum(run.deployment_id == found.id for run in client.read_flow_runs(limit=200))
+            return [run for run in client.read_flow_runs(limit=200) if run.deployment_id == found.id]
 
     def add(self, flow: Flow[..., Any], name: str, pool: str | None) -> dict[str, Any]:
         """A deployment as Solon makes them; gives its default parameters. Without a pool nothing takes its runs."""
         entrypoint = f"{flow.fn.__module__}.{flow.fn.__name__}"
         known = [spec for spec in read_file() if spec["entrypoint"] == entrypoint and spec["name"] == "micro"]
-        spec = known[0] if known else {"name": name, "entrypoint": entrypoint, "tags": []}
+        spec = known[0] if known else {"name": name, "entrypoint": entrypoint, "tags": [TAG]}
         wanted = definition(flow, {**spec, "work_pool": {"name": pool, "work_queue_name": pool and "default"}})
         with self.client() as client:
             flow_id = str(client.create_flow(flow))

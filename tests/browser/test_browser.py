@@ -9,6 +9,7 @@ import yaml
 from flows.align import align
 from tasks.forms import title
 from tests.aligned import SMALL
+from tests.prefect_stack import eventually
 
 pytestmark = pytest.mark.usefixtures("machine")
 
@@ -64,24 +65,26 @@ def test_browser_form_edited_sends_what_was_typed_chosen_and_emptied(machine, pa
     assert sent == {"config": expected}
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "says"),
-    [
-        ("reward.epochs", "0", "greater than or equal to 1"),
-        ("reward.epochs", "1.5", "valid value"),
-        ("reward.learning_rate", "0", "0 is less than or equal to the minimum of 0"),
-        ("revise.num_rounds", "", "'num_rounds' is a required property"),
-        ("models.helpful_only", "", "'helpful_only' is a required property"),
-        ("constitution_version", "../../x", "does not match"),
-    ],
+REFUSED = (
+    ("reward.epochs", "0", "greater than or equal to 1"),
+    ("reward.epochs", "1.5", "valid value"),
+    ("reward.learning_rate", "0", "0 is less than or equal to the minimum of 0"),
+    ("revise.num_rounds", "", "'num_rounds' is a required property"),
+    ("models.helpful_only", "", "'helpful_only' is a required property"),
+    ("constitution_version", "../../x", "does not match"),
 )
-def test_browser_bad_value_is_refused_by_the_form_at_its_field(machine, pages, defaults, setting, value, says):
-    before = machine.num_runs("align/form")
+
+
+def test_browser_bad_values_are_refused_by_the_form_at_their_fields(machine, pages, defaults):
+    before = machine.runs_of("align/form")
     form = pages.open_deployment("align/form").open_run_form()
-    form.fill(label(setting), value)
-    assert says in form.refusal(label(setting))
-    pages.screenshot(f"refused-{setting}-{value or 'empty'}".replace("/", "_"))
-    assert machine.num_runs("align/form") == before
+    for setting, value, says in REFUSED:
+        was = form.value(label(setting))
+        form.fill(label(setting), value)
+        assert says in form.refusal(label(setting))
+        pages.screenshot(f"refused-{setting}-{value or 'empty'}".replace("/", "_"))
+        form.fill(label(setting), was)
+    assert len(machine.runs_of("align/form")) == len(before)
 
 
 def test_browser_schedule_is_added_edited_and_paused(machine, pages):
@@ -117,6 +120,21 @@ def test_browser_retry_runs_the_same_run_again(machine, pages, tmp_path):
     assert pages.wait_for_state("Completed", seconds=120)
     assert machine.run(run).run_count == 2
     assert pages.artifacts() == ["fails-once"] and "The second try." in pages.open_artifact("fails-once")
+
+
+def test_browser_failed_run_is_told_by_itself(machine, pages, tmp_path):
+    failed = pages.run("fails-once/test", {"marker": str(tmp_path / "marker")})
+    pages.wait_for_state("Failed", seconds=120)
+
+    def notices():
+        return [run for run in machine.runs_of("notify/notify") if failed in str(run.parameters)]
+
+    eventually(lambda: bool(notices()), "nobody was told", 60)
+    (notice,) = notices()
+    pages.open_run(str(notice.id)).wait_for_state("Completed", seconds=120)
+    assert pages.artifacts() == ["notice"]
+    assert f"{machine.base}/runs/flow-run/{failed}" in pages.open_artifact("notice")
+    pages.screenshot("notice")
 
 
 def test_browser_cancel_ends_a_run_that_works(machine, pages):

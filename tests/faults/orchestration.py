@@ -36,7 +36,7 @@ HOOKS = "_workspace_runtime_bootstrap"
 """Prefect's worker starts a process to look for hooks after each cancelled or crashed run: not a run's own."""
 MOST_RETRIES = 2
 """A worker on a busy machine may report a crash a second time when the run has been retried already."""
-TRAINING = {"sft": "models/sl", "reward": "models/reward", "rl": "models/rl"}
+TRAINING = {"sft", "reward", "held_out_reward", "rl"}
 HEAD = (
     f"{'event':<22} {'run then':<12} {'stage then':<12} {'gone':>5}  {'what a user did':<20} {'end':<10} "
     "starts  twice  left  same  seconds"
@@ -271,7 +271,7 @@ def stack_with_stages(home: Path) -> Iterator[PrefectStack]:
         for flow in FLOWS.values():
             stack.deploy(flow, STAGE_DEPLOYMENT, held.__name__)
         stack.deploy(held.begin, "test", held.__name__)
-        stack.deploy(align, "test", align.fn.__module__)
+        stack.deploy(align, "test", held.__name__)
         yield stack
 
 
