@@ -21,7 +21,7 @@ demo: setup  ## align the micro model end to end and show base / SL / RL (SEED=0
 	@./solon demo --seed $(SEED)
 
 test: setup lint  ## lint, types and every test
-	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-faults: setup  ## the store under races, kill -9, network, disk and clock faults (10 minutes; SEED=0)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults --seed $(SEED)

@@ -107,20 +107,21 @@ class Pages:
 
     def open_deployment(self, name: str) -> Self:
         """From the list of deployments, by `flow/name`."""
-        flow, _, deployment = name.partition("/")
-        self.open("/deployments")
-        self.page.get_by_placeholder("Search deployments").fill(deployment)
-        rows = self.page.get_by_role("row").filter(has=self.page.locator("a[href*='/flows/']", has_text=whole(flow)))
-        link = rows.locator("a[href*='/deployments/']", has_text=whole(deployment))
-        for _ in range(5):  # the list may be drawn anew under the click
-            link.click()
+        for _ in range(3):  # now and then the list is drawn anew under the click, and stays
+            self.open("/deployments")
+            self._deployment_link(*name.split("/")).click()
             try:
-                self.page.wait_for_url("**/deployments/deployment/**", timeout=5000)
+                self.page.wait_for_url("**/deployments/deployment/**", timeout=20_000)
                 break
             except TooLate:
                 continue
         expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible()
         return self
+
+    def _deployment_link(self, flow: str, deployment: str) -> Locator:
+        self.page.get_by_placeholder("Search deployments").fill(deployment)
+        rows = self.page.get_by_role("row").filter(has=self.page.locator("a[href*='/flows/']", has_text=whole(flow)))
+        return rows.locator("a[href*='/deployments/']", has_text=whole(deployment))
 
     def choose(self, item: str, button: str = "Open menu", within: Locator | None = None) -> None:
         """An item of a menu. A page that loads on may close it again, so it is opened until the item is clicked."""
@@ -285,7 +286,7 @@ class Pages:
         self.page.wait_for_url("**/artifacts/key/**")
         main.locator("a[href*='/artifacts/artifact/']").first.click()
         shown = self.page.get_by_role("tabpanel", name="Artifact", exact=True)
-        expect(shown).to_have_text(MORE_THAN_ITS_BUTTON)
+        expect(shown).to_have_text(MORE_THAN_ITS_BUTTON, use_inner_text=True)
         return shown.inner_text()
 
 
