@@ -107,21 +107,18 @@ class Pages:
 
     def open_deployment(self, name: str) -> Self:
         """From the list of deployments, by `flow/name`."""
-        for _ in range(3):  # now and then the list is drawn anew under the click, and stays
-            self.open("/deployments")
-            self._deployment_link(*name.split("/")).click()
-            try:
-                self.page.wait_for_url("**/deployments/deployment/**", timeout=20_000)
-                break
-            except TooLate:
-                continue
-        expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible()
-        return self
-
-    def _deployment_link(self, flow: str, deployment: str) -> Locator:
+        flow, _, deployment = name.partition("/")
+        self.open("/deployments")
         self.page.get_by_placeholder("Search deployments").fill(deployment)
         rows = self.page.get_by_role("row").filter(has=self.page.locator("a[href*='/flows/']", has_text=whole(flow)))
-        return rows.locator("a[href*='/deployments/']", has_text=whole(deployment))
+        link = rows.locator("a[href*='/deployments/']", has_text=whole(deployment))
+        link.click()
+        try:
+            self.page.wait_for_url("**/deployments/deployment/**", timeout=10_000)
+        except TooLate:  # now and then the list is drawn anew under the click, and swallows it
+            self.page.goto(link.get_attribute("href") or "")
+        expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+        return self
 
     def choose(self, item: str, button: str = "Open menu", within: Locator | None = None) -> None:
         """An item of a menu. A page that loads on may close it again, so it is opened until the item is clicked."""

@@ -24,7 +24,13 @@ from tests.faults.orchestration import TRAINING, stack_with_stages
 from tests.prefect_stack import PrefectStack
 
 DEPLOYMENT = "align/test"
-SETTINGS = ["reward.second_model_share=0.3", "rl.ppo.num_updates=6", "run.executor=deployments"]
+SETTINGS = [
+    "run.executor=deployments",
+    "reward.second_model_share=0.3",
+    "sft.training.epochs=20",  # so that there are steps left when one fails
+    "reward.epochs=20",
+    "rl.ppo.num_updates=6",
+]
 STAGES = (
     "constitution", "prompts", "respond", "start_gates", "revise", "sft", "compare", "probe", "label", "label_gates",
     "preferences", "reward", "held_out_reward", "rl", "sample", "judge", "evaluate", "report",
@@ -64,12 +70,12 @@ def main() -> int:
         with browser(f"http://127.0.0.1:{stack.port}") as pages:
             again = config(Path(name, "again"))
             before, after, starts = fail_each(stack, pages, notes, again)
-        same = contents(again) == contents(undisturbed)
+        expected_content, content = contents(undisturbed), contents(again)
     print(f"{'stage':16} {'in all':>6} {'before':>6} {'after':>6} {'expected':>8} {'starts':>6}")
     wrong = [stage for stage in STAGES if not show(stage, expected, before, after, starts)]
-    print(f"the same versions and content as without failures: {same}")
+    wrong += [f"content of {name}" for name in expected_content if content.get(name) != expected_content[name]]
     print("not as they must be: " + ", ".join(wrong) if wrong else "all as they must be")
-    return bool(wrong) or not same
+    return bool(wrong)
 
 
 def config(folder: Path) -> AlignConfig:
@@ -102,7 +108,7 @@ def units(noted: Counter[str]) -> Counter[str]:
     """Chunks and steps by stage."""
     made = Counter[str]()
     for line, count in noted.items():
-        stage, what = line.split()
+        stage, what, *_ = line.split()
         if what != "failed":
             made[stage] += count
     return made
@@ -116,13 +122,16 @@ def show(stage: str, expected: Counter[str], before: Counter[str], after: Counte
         flush=True,
     )
     is_rest = after[stage] <= rest if stage in TRAINING else after[stage] == rest
+    if stage == "judge":  # the micro world's rules judge in no time, so nothing of it is kept
+        is_rest = after[stage] == expected[stage]
     return is_rest and (stage in held.CHEAP or before[stage] > 0)
 
 
 def contents(config: AlignConfig) -> dict[str, list[tuple[str, str]]]:
-    """Versions and content of every dataset and model."""
+    """Versions and content of every dataset and model; the report tells how long things took."""
     store = Store.open(config.run.store)
-    return {name: sorted((m.version, m.content_hash) for m in store.versions(name)) for name in store.datasets()}
+    names = [name for name in store.datasets() if name != "report"]
+    return {name: sorted((m.version, m.content_hash) for m in store.versions(name)) for name in names}
 
 
 if __name__ == "__main__":

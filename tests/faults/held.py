@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 6.0
 
 CHEAP = {"constitution", "prompts", "start_gates", "label_gates", "preferences", "evaluate", "report"}
 RAN = "ran"
-"""File beside the orders: `revise chunk`, `rl step`, `rl failed`."""
+"""File beside the orders: `revise chunk`, `rl step 3`, `rl failed`."""
 
 ordinary_chunk, ordinary_progress, ordinary_launch = execution.chunk, execution.StageProgress, train.launch
 
@@ -64,7 +64,7 @@ def launch(job: TrainingJob, config: LaunchConfig, on_log: Callable[[dict[str, A
 
     def log(line: dict[str, Any]) -> None:
         on_log(line)
-        note(stage, "step")
+        note(stage, f"step {line['step']}")
         fail_if_told(stage)
 
     return ordinary_launch(job, config, log, *rest)
