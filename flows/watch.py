@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
@@ -34,6 +35,8 @@ EXIT_SECONDS = 20.0
 LINGER_SECONDS = 180.0
 """What a process has to report its end. Prefect tries for two minutes to write the state; after that, each event that
 is queued for a server that is away would cost 7 s more, hours for a long stage."""
+STARTED_FOR = "PREFECT__FLOW_RUN_ID"
+"""Where a worker names the run for which it starts a process."""
 LEAVE = signal.SIGUSR1
 """Not SIGTERM: Prefect's engine writes Crashed for one that no worker sent, over the Cancelled that is true."""
 
@@ -42,20 +45,27 @@ LEAVE = signal.SIGUSR1
 def watched() -> Iterator[None]:
     """Inside, the process ends when its run has ended elsewhere, or the run is cancelled or its parent is.
 
-    Does nothing for a run that has no deployment, since it shares its process.
+    Does nothing for a run that shares its process with whoever called it.
 
     Raises: Abort: that is so already; or later, wherever the main thread is.
     """
-    context = FlowRunContext.get()
-    if not (context and context.flow_run and context.flow_run.deployment_id):
+    run = run_of_this_process()
+    if run is None:
         yield
         return
-    watch = Watch(context.flow_run)
+    watch = Watch(run)
     if reason := watch.look():
         watch.tell(reason)
         raise Abort(reason)
     with watch.going_on():
         yield
+
+
+def run_of_this_process() -> FlowRun | None:
+    """The running flow, if it is what this process was started for."""
+    context = FlowRunContext.get()
+    run, started_for = context.flow_run if context else None, os.environ.get(STARTED_FOR)
+    return run if run and started_for and UUID(started_for) == run.id else None
 
 
 class Watch:

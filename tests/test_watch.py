@@ -8,9 +8,10 @@ import pytest
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort, TerminationSignal
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from flows.watch import Watch, is_leaving, watched, why_leave
+from flows.watch import STARTED_FOR, Watch, is_leaving, watched, why_leave
 
 
 def run_in(state):
@@ -68,8 +69,11 @@ def test_look_run_that_the_server_does_not_know_is_no_reason_to_leave(prefect_ho
     assert Watch(run_in(Running())).look() is None
 
 
-def test_watched_run_without_a_deployment_shares_its_process_and_is_not_watched(prefect_home, monkeypatch):
+@pytest.mark.parametrize("started_for", [None, str(uuid.uuid4())])
+def test_watched_run_that_shares_its_process_is_not_watched(prefect_home, monkeypatch, started_for):
     monkeypatch.setattr(Watch, "look", lambda self: "it was ended")
+    if started_for:
+        monkeypatch.setenv(STARTED_FOR, started_for)
 
     @flow(name="shares its process")
     def shares():
@@ -77,6 +81,19 @@ def test_watched_run_without_a_deployment_shares_its_process_and_is_not_watched(
             return "went on"
 
     assert shares() == "went on"
+
+
+def test_watched_run_of_its_own_process_leaves_at_once_where_it_is_over(prefect_home, monkeypatch):
+    monkeypatch.setattr(Watch, "look", lambda self: "it was ended")
+
+    @flow(name="has its process")
+    def alone():
+        monkeypatch.setenv(STARTED_FOR, flow_run.id)
+        with watched():
+            return "went on"
+
+    with pytest.raises(Abort, match="it was ended"):
+        alone()
 
 
 CHATTY = """
