@@ -69,7 +69,7 @@ def test_look_run_that_the_server_does_not_know_is_no_reason_to_leave(prefect_ho
     assert Watch(run_in(Running())).look() is None
 
 
-@pytest.mark.parametrize("started_for", [None, str(uuid.uuid4())])
+@pytest.mark.parametrize("started_for", [None, "00000000-0000-4000-8000-000000000000"])
 def test_watched_run_that_shares_its_process_is_not_watched(prefect_home, monkeypatch, started_for):
     monkeypatch.setattr(Watch, "look", lambda self: "it was ended")
     if started_for:
