@@ -199,12 +199,12 @@ def test_preferences_from_parquet_are_as_from_jsonl(tmp_path):
         ("p.jsonl", b"", "is empty"),
         ("p.csv", b"prompt\n", "is empty"),
         ("p.csv", b"", "is empty"),
-        ("p.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("p.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("p.json", b"{}", "unknown suffix, expected one of .txt, .jsonl"),
         ("p", b"x", "unknown suffix"),
         ("p.parquet", b"no parquet", "cannot be read"),
         ("p.jsonl.gz", b"no gzip", "cannot be read: Not a gzipped file"),
-        ("p.jsonl.gz", gzip.compress(b'{"prompt": "x"}' * 999)[:-20], "cannot be read"),
+        ("p.jsonl.gz", gzip.compress(b'{"prompt": "x"}' * 999, mtime=0)[:-20], "cannot be read"),
         ("p.txt", "hello\nthere".encode("utf-16"), "is UTF-16, expected UTF-8"),
         ("p.csv", b"text,kind\na,b\n", "no column prompt or messages or chosen; found kind, text"),
         ("p.jsonl", b'{"text": "x"}\n', "no column prompt or messages or chosen; found text"),
@@ -257,7 +257,7 @@ def test_source_and_rows_do_not_depend_on_the_folder(tmp_path):
 
 
 def test_gz_is_read_as_its_content(tmp_path):
-    rows = read_prompts(write(tmp_path / "p.txt.gz", gzip.compress(b"one\ntwo\n")))
+    rows = read_prompts(write(tmp_path / "p.txt.gz", gzip.compress(b"one\ntwo\n", mtime=0)))
     assert [row.messages[0].content for row in rows] == ["one", "two"]
 
 
