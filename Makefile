@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv/bin
 SEED   ?= 0
 
-.PHONY: help setup up down demo test test-faults test-training-faults test-run-faults lint micro-model requirements bench-store bench-ppo clean
+.PHONY: help setup up down demo test test-faults test-training-faults test-run-faults test-long lint micro-model requirements bench-store bench-ppo clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ down:  ## stop them, and the runs that they started
 demo: setup  ## align the micro model end to end and show base / SL / RL (SEED=0)
 	@./solon demo --seed $(SEED)
 
-test: setup lint  ## lint, types and every test
+test: setup lint  ## lint, types and every test that does not take minutes
 	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup  ## the store under races, kill -9, network, disk and clock faults (10 minutes; SEED=0)
@@ -28,6 +28,9 @@ test-faults: setup  ## the store under races, kill -9, network, disk and clock f
 
 test-training-faults: setup  ## kill -9 trainings at 20 points each and resume them (KIND=all; SEED=0)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.training --kind $(or $(KIND),all) --points 20 --seed $(SEED)
+
+test-long: setup  ## the tests that take minutes each: no secret gets anywhere, what Prefect's Retry runs again
+	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m long
 
 test-run-faults: setup  ## stages, workers and servers that die, each stage failing once, clicked in a browser (1 hour)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.each_stage

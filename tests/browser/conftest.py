@@ -57,7 +57,7 @@ class Machine:
         return parameters
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     pages = pytest.importorskip("tests.browser.pages", reason="playwright is not installed", exc_type=ImportError)
     if not pages.CHROMIUM.exists():

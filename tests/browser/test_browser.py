@@ -99,6 +99,7 @@ def test_browser_schedule_is_added_edited_and_paused(machine, pages):
     assert not schedule.active and schedule.schedule.interval.days == 3
 
 
+@pytest.mark.long
 def test_browser_schedule_fires_until_it_is_paused(pages):
     pages.open_deployment("ticks/test")
     words = pages.add_schedule(20, "Seconds")

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from tests.integration import retry_flows as rows
 from tests.prefect_stack import PrefectStack
 
+pytestmark = pytest.mark.long
 FLOWS = (rows.inline, rows.child, rows.unkeyed, rows.keyed, rows.attached)
 PARENTS = ("inline", "unkeyed", "keyed", "attached")
 

@@ -31,6 +31,7 @@ from tests.leaky_flow import CHANNELS, leaky
 from tests.searching import Content, files, found_in, is_pickle, objects, rows_of_database
 from tests.servers.access import aws_environment
 
+pytestmark = pytest.mark.long
 SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "SOLON_NOTIFY_URL",
 )  # fmt: skip
