@@ -85,10 +85,11 @@ def orders() -> Path:
     return Path(os.environ[ORDERS])
 
 
-execution.chunk = chunk  # type: ignore[assignment]
-execution.StageProgress = progress  # type: ignore[assignment,misc]
-train.launch = launch
-execution.claim = partial(execution.claim, patience_seconds=PATIENCE_SECONDS, beat_seconds=1.0, poll_seconds=0.5)
+if ORDERS in os.environ:  # a run's process; who only deploys these flows keeps the ordinary ones
+    execution.chunk = chunk  # type: ignore[assignment]
+    execution.StageProgress = progress  # type: ignore[assignment,misc]
+    train.launch = launch
+    execution.claim = partial(execution.claim, patience_seconds=PATIENCE_SECONDS, beat_seconds=1.0, poll_seconds=0.5)
 __all__ = ["align", "begin"]  # a deployment of this module is held too, where it makes stages itself
 globals().update({stage.fn.__name__: stage for stage in stages.FLOWS.values()})
 
