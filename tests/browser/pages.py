@@ -281,7 +281,12 @@ class Pages:
             has=self.page.get_by_role("heading", name=key, exact=True)
         ).click()
         self.page.wait_for_url("**/artifacts/key/**")
-        main.locator("a[href*='/artifacts/artifact/']").first.click()
+        newest = main.locator("a[href*='/artifacts/artifact/']").first
+        try:
+            newest.wait_for(timeout=20_000)
+        except TooLate:  # the page asks once, and a busy server may have said no
+            self.page.reload()
+        newest.click()
         shown = self.page.get_by_role("tabpanel", name="Artifact", exact=True)
         expect(shown).to_have_text(MORE_THAN_ITS_BUTTON, use_inner_text=True)
         return shown.inner_text()
