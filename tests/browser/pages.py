@@ -112,12 +112,13 @@ class Pages:
         self.page.get_by_placeholder("Search deployments").fill(deployment)
         rows = self.page.get_by_role("row").filter(has=self.page.locator("a[href*='/flows/']", has_text=whole(flow)))
         link = rows.locator("a[href*='/deployments/']", has_text=whole(deployment))
+        run, address = self.page.get_by_role("button", name="Run", exact=True), link.get_attribute("href") or ""
         link.click()
         try:
-            self.page.wait_for_url("**/deployments/deployment/**", timeout=10_000)
-        except TooLate:  # now and then the list is drawn anew under the click, and swallows it
-            self.page.goto(link.get_attribute("href") or "")
-        expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+            run.wait_for(timeout=20_000)
+        except TooLate:  # now and then the list, still busy with the search, comes back
+            self.page.goto(address)
+        expect(run).to_be_visible()
         return self
 
     def choose(self, item: str, button: str = "Open menu", within: Locator | None = None) -> None:
