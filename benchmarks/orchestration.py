@@ -67,7 +67,7 @@ class Bench:
             BASELINE: lambda: self.process("plain"),
             "flow under a server": lambda: self.process("flow"),
             "deployment, stages in its process": lambda: self.deployment("inline"),
-            "deployment, a deployment each stage": lambda: self.deployment("deployments"),
+            "deployment, stages as their own runs": lambda: self.deployment("deployments"),
         }
 
     def config(self, *settings: str) -> AlignConfig:

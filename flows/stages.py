@@ -1,4 +1,4 @@
-"""A flow for each stage, in the paper's order. Each is a deployment of its own on a cluster."""
+"""A flow for each stage, in the paper's order. Each has a deployment of its own."""
 
 from prefect import Flow, flow
 

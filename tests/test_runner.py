@@ -12,6 +12,7 @@ from tasks.serving import TransientServingError
 from tasks.stage import RunContext, Session, Stage
 from tasks.store import Store
 from tasks.store.claims import claim
+from tasks.store.errors import StoreUnavailable
 from tasks.store.identity import rows_to_table
 from tests.worlds import prompt
 
@@ -38,6 +39,28 @@ def test_chunk_server_that_died_once_is_tried_again():
         return chunk("c", work)
 
     assert one_chunk() == 2 and len(calls) == 2
+
+
+def test_chunk_whose_store_may_answer_in_a_while_is_tried_again():
+    work, calls = failing(1, StoreUnavailable("no answer", is_transient=True))
+
+    @flow
+    def one_chunk():
+        return chunk("c", work)
+
+    assert one_chunk() == 2 and len(calls) == 2
+
+
+def test_chunk_whose_store_refuses_it_is_not_tried_again():
+    work, calls = failing(9, StoreUnavailable("AccessDenied, HTTP 403"))
+
+    @flow
+    def one_chunk():
+        return chunk("c", work)
+
+    with pytest.raises(StoreUnavailable, match="403"):
+        one_chunk()
+    assert len(calls) == 1
 
 
 def test_chunk_bad_input_is_not_tried_again():

@@ -173,7 +173,28 @@ def test_training_goes_on_from_the_stores_resume_point_on_another_machine(store,
     ref = stage.make(Session(elsewhere))
     assert found == [["step-00000004"]]
     assert store.checkpoint_names(DATASET, ref.version) == []
-    assert not list((elsewhere.cache / "training").glob("*/*"))
+    (of_store,) = (elsewhere.cache / "training").iterdir()
+    assert not list(of_store.iterdir())
+
+
+def test_training_of_the_same_version_in_another_store_is_another_training(store, stage, monkeypatch, tmp_path):
+    found: list[list[str]] = []
+
+    def dies(job, on_log, on_checkpoint):
+        found.append(steps_of(job.checkpoint))
+        point(job, len(found))
+        raise TrainingDied("grpo: killed")
+
+    elsewhere = MemoryBackend()
+    elsewhere.uri = "elsewhere"
+    other = Store(elsewhere, store.cache)  # type: ignore[arg-type]
+    other.commit_model(derivation("models/sl"), make_tiny_model(tmp_path / "again"), metrics={}, cost={})
+    assert stage.derivation(other).version == stage.derivation(store).version
+    trained_by(monkeypatch, dies)
+    for each in (store, other, store):
+        with pytest.raises(TrainingDied):
+            stage.make(Session(each))
+    assert found == [[], [], ["step-00000001"]]
 
 
 def test_training_goes_on_from_its_own_resume_point_where_that_is_newer(store, stage, monkeypatch):

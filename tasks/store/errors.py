@@ -48,15 +48,12 @@ class TagMoved(StoreError):
 class StoreUnavailable(StoreError):
     """The folder or the object server refused, failed or did not answer. Nothing was published."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, is_transient: bool = False) -> None:
         super().__init__(message)
         self.status = status
         """HTTP status of an object server's answer; None where there was no answer."""
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether it may be there again in a while: it did not answer, or said that it cannot now."""
-        return self.status is None or self.status >= 500
+        self.is_transient = is_transient
+        """Whether the same request may succeed in a while: no answer, or one that says so."""
 
 
 class ConditionIgnored(StoreError):

@@ -169,7 +169,8 @@ class S3Backend:
         """The error for the user; one that no server or network made stays itself."""
         if not is_request_failure(error):
             return error
-        return StoreUnavailable(f"store {self.uri}: cannot {operation}: {explain(error)}", answer_of(error)[1])
+        message = f"store {self.uri}: cannot {operation}: {explain(error)}"
+        return StoreUnavailable(message, answer_of(error)[1], is_transient(error))
 
     def _check_bucket(self) -> None:
         """One request without retries, so that a dead endpoint or a wrong key is an error at once."""

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from flows.artifacts.progress import TRAININGS
 from flows.children import ended_badly, state_of
 from flows.config import AlignConfig
+from tasks.stage import STAGES as stage_names
 from tasks.store import Store
 from tests.aligned import small_config
 from tests.browser.pages import Pages, browser
 from tests.faults import held
-from tests.faults.orchestration import TRAINING, stack_with_stages
+from tests.faults.orchestration import stack_with_stages
 from tests.prefect_stack import PrefectStack
 
 DEPLOYMENT = "align/test"
@@ -31,10 +33,7 @@ SETTINGS = [
     "reward.epochs=20",
     "rl.ppo.num_updates=6",
 ]
-STAGES = (
-    "constitution", "prompts", "respond", "start_gates", "revise", "sft", "compare", "probe", "label", "label_gates",
-    "preferences", "reward", "held_out_reward", "rl", "sample", "judge", "evaluate", "report",
-)  # fmt: skip
+STAGES = [stage for stage in stage_names if stage != "improve"]  # which only other configs have
 
 
 class Notes:
@@ -121,7 +120,7 @@ def show(stage: str, expected: Counter[str], before: Counter[str], after: Counte
         f"{stage:16} {expected[stage]:6} {before[stage]:6} {after[stage]:6} {rest:8} {starts.get(stage, 0):6}",
         flush=True,
     )
-    is_rest = after[stage] <= rest if stage in TRAINING else after[stage] == rest
+    is_rest = after[stage] <= rest if stage in TRAININGS else after[stage] == rest
     if stage == "judge":  # the micro world's rules judge in no time, so nothing of it is kept
         is_rest = after[stage] == expected[stage]
     return is_rest and (stage in held.CHEAP or before[stage] > 0)

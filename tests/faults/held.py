@@ -31,7 +31,8 @@ ORDERS = "SOLON_TEST_ORDERS"
 PATIENCE_SECONDS = 6.0
 """So that a test need not wait as long as the product for a claim whose holder was killed."""
 
-CHEAP = {"constitution", "prompts", "start_gates", "label_gates", "preferences", "evaluate", "report"}
+CHEAP = {name for name, made in stages.FLOWS.items() if made.fn.__annotations__["stage"].cheap}
+"""Stages without chunks and steps."""
 RAN = "ran"
 """File beside the orders: `revise chunk`, `rl step 3`, `rl failed`."""
 

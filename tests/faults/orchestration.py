@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from prefect.states import Crashed
 
 from flows.align import align
+from flows.artifacts.progress import TRAININGS
 from flows.children import SETTLED, STAGE_DEPLOYMENT, ended_badly, state_of
 from flows.config import AlignConfig, load_config
 from flows.stages import FLOWS
@@ -36,7 +37,6 @@ HOOKS = "_workspace_runtime_bootstrap"
 """Prefect's worker starts a process to look for hooks after each cancelled or crashed run: not a run's own."""
 MOST_RETRIES = 2
 """A worker on a busy machine may report a crash a second time when the run has been retried already."""
-TRAINING = {"sft", "reward", "held_out_reward", "rl"}
 HEAD = (
     f"{'event':<22} {'run then':<12} {'stage then':<12} {'gone':>5}  {'what a user did':<20} {'end':<10} "
     "starts  twice  left  same  seconds"
@@ -126,7 +126,7 @@ class Trial:
 
     def is_in_stage(self) -> bool:
         assert not state_of(self.stack.read(self.run)).is_final(), self.stack.read(self.run).state
-        if self.case.stage not in TRAINING:
+        if self.case.stage not in TRAININGS:
             return (self.orders / f"held-{self.case.stage}").exists()
         child = self.stack.children(self.run).get(self.case.stage)
         return child is not None and any("training.child" in word for word in self.processes(child.id).values())
@@ -306,7 +306,7 @@ def main() -> int:
         make_once(stack, cases[0])
         print(HEAD, flush=True)
         for number, (case, event) in enumerate((case, event) for case in cases for event in EVENTS):
-            has_server = options.engine == "vllm" and case.stage not in TRAINING
+            has_server = options.engine == "vllm" and case.stage not in TRAININGS
             if options.only in event and (has_server or "vLLM" not in event):
                 line = play(stack, case, event, Path(name, str(number)))
                 line.event = f"{case.stage}: {event}"
