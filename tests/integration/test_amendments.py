@@ -1,4 +1,4 @@
-"""From publishing to the aligned model with a worker's processes: the documented commands, as people type them."""
+"""From publishing to the aligned model with a worker's processes: the commands as people type them, answers clicked."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -24,6 +25,16 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         made = Town(tmp_path_factory.mktemp("town"), "micro", "flows.align", POOL)
         made.listen()
         yield made
+
+
+@pytest.fixture
+def person(town: Town) -> Iterator[Any]:
+    """Somebody at a browser, who is asked."""
+    pages = pytest.importorskip("tests.browser.pages", reason="playwright is not installed", exc_type=ImportError)
+    if not pages.CHROMIUM.exists():
+        pytest.skip(f"no browser: {pages.CHROMIUM} is not there")
+    with pages.browser(PREFECT_API_URL.value().removesuffix("/api")) as found:
+        yield found
 
 
 def publish(town: Town, text: str) -> str:
@@ -53,7 +64,7 @@ def in_hand(town: Town, move: int):
     return town.changes("micro")[-1]
 
 
-def test_publish_to_aligned_there_and_back(town, capsys):
+def test_publish_to_aligned_there_and_back(town, person, capsys):
     assert "constitution.changed sent to" in publish(town, "")
     started = time.monotonic()
     first = in_hand(town, 1)
@@ -62,7 +73,7 @@ def test_publish_to_aligned_there_and_back(town, capsys):
         print(f"\nfrom the end of publish to its plan: {time.monotonic() - started:.1f} s")
     town.asked(first.id)
     assert town.answer(first.id, decision="perhaps", by="anna")["status"] == "REJECT"
-    town.answer(first.id, decision="approve", by="anna", note="the first")
+    person.open_run(first.id).resume({"Decision": "approve", "By": "anna", "Note": "the first"})
     town.reaches(first.id, "Aligned", 900)
 
     assert "no event: nothing moved" in publish(town, "")
@@ -70,12 +81,19 @@ def test_publish_to_aligned_there_and_back(town, capsys):
     second = in_hand(town, 2)
     town.asked(second.id)
     assert "reworded (comparison)" in town.form(second.id) and "| label |" in town.form(second.id)
-    town.answer(second.id, decision="approve", by="anna")
+    person.open_run(second.id).resume({"Decision": "approve", "By": "anna"})
     town.reaches(second.id, "Aligned", 900)
 
-    publish(town, "")
+    publish(town, "Really?")
     third = in_hand(town, 3)
-    assert "Everything is there" in town.reaches(third.id, "Planned").state.message
+    town.asked(third.id)
+    person.open_run(third.id).resume({"Decision": "reject", "By": "bert", "Note": "too many words"})
+    town.reaches(third.id, "Rejected")
+    assert "too many words" in town.artifact(third.id, "decision")["data"]
+
+    publish(town, "")
+    fourth = in_hand(town, 4)
+    assert "Everything is there" in town.reaches(fourth.id, "Planned").state.message
     assert len(town.runs(town.align)) == 2
     assert (len(town.store.versions("labels")), len(town.store.versions("revisions"))) == (2, 1)
 
