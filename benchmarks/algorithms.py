@@ -140,7 +140,7 @@ def kl_from(sl: Path, policy: Path, prompts: Sequence[Sequence[Message]], max_to
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     shape = (len(ids), max_tokens)
     uniforms = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    completions = sample_completions(model, ids, uniforms, 1.0, tokenizer.eos_token_id)
+    completions = sample_completions(model, ids, uniforms, 1.0, tokenizer.eos_token_id).completions
     own = logprob_sums(model, ids, completions)
     theirs = logprob_sums(load_policy(sl).eval(), ids, completions)
     return [a - b for a, b in zip(own, theirs, strict=True)]

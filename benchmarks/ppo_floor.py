@@ -38,7 +38,7 @@ def replay(job: Job, meter: Meter) -> None:
     torch.manual_seed(job.seed)
     uniforms = torch.rand((config.batch_size, config.max_tokens), dtype=torch.float64)
     eos = load_tokenizer(Path(job.policy)).eos_token_id
-    completions = sample_completions(networks.policy, prompts, uniforms, config.temperature, eos)
+    completions = sample_completions(networks.policy, prompts, uniforms, config.temperature, eos).completions
     for _ in range(REPEATS):
         decode(networks.policy, prompts, completions, meter)
         with meter.within("measure"):

@@ -41,7 +41,7 @@ def outcome(
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand((len(prompts), config.max_tokens), dtype=torch.float64, generator=generator)
     model, reference, eos = load_policy(policy).eval(), load_policy(sl).eval(), load_tokenizer(sl).eos_token_id
-    completions = sample_completions(model, prompts, uniforms, config.temperature, eos)
+    completions = sample_completions(model, prompts, uniforms, config.temperature, eos).completions
     sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     mean, std = load_scale(reward)
     scores = torch.tensor(raw_scores(load_scalar_model(reward).eval(), sequences))

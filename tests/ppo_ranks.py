@@ -16,6 +16,7 @@ from tasks.training.encode import encode_prompt
 from tasks.training.folders import load_policy, load_scalar_model, save_model, write_json
 from tasks.training.ppo.episodes import collect_episodes, load_models
 from tasks.training.ppo.losses import whiten
+from tasks.training.ppo.rollout import Samples
 from tasks.training.ppo.trainer import train_ppo
 from tasks.training.ppo.update import make_optimizer, optimise
 from tasks.training.ranks import ALONE, Ranks
@@ -60,7 +61,7 @@ def make_models(root: Path) -> tuple[Path, Path]:
 
 def stored_rollouts(policy, prompts, uniforms, temperature, eos):  # type: ignore[no-untyped-def]
     """A sampler that returns what was sampled once: a row's first number says which."""
-    return [STORED[int(row)] for row in uniforms[:, 0]]
+    return Samples([STORED[int(row)] for row in uniforms[:, 0]])
 
 
 def one_update(

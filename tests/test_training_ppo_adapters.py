@@ -82,7 +82,7 @@ def test_adapters_learn(folders, tmp_path):
     history = train(*folders, tmp_path, config)[0]["history"]
     scores = [line["score"] for line in history]
     assert sum(scores[-3:]) / 3 > scores[0] + 0.2
-    assert history[0]["kl"] == 0 and history[-1]["kl"] > 1
+    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 1
 
 
 def test_resume_points_keep_trained_parameters_alone(trained):

@@ -6,6 +6,7 @@ import torch
 from tasks.training.encode import encode_prompt
 from tasks.training.ppo.episodes import Models, collect_episodes, load_models, padded_batch
 from tasks.training.ppo.model import final_scores
+from tasks.training.ppo.rollout import Samples
 from tasks.training.scoring import raw_scores
 from tests.ppo_ranks import CONFIG, EOS, PROMPTS, make_models
 
@@ -25,7 +26,7 @@ def prompts(models) -> list[list[int]]:
 def collect(models, prompts, **changes):
     config = CONFIG.model_copy(update=changes)
     given = torch.zeros(4, 6, dtype=torch.float64)
-    return collect_episodes(models, config, prompts, given, 0.1, sample=lambda *_: COMPLETIONS)
+    return collect_episodes(models, config, prompts, given, 0.1, sample=lambda *_: Samples(COMPLETIONS))
 
 
 def test_scores_are_those_of_whole_conversations_standardised(models, prompts):
@@ -70,6 +71,29 @@ def test_logprobs_and_entropy_are_those_of_each_row_alone(models, prompts):
     assert not episodes.logprobs[~episodes.mask].any()
 
 
+def given_by_sampler(models, prompts, precision):
+    """Episodes of a sampler whose figures nobody could mistake, and these."""
+    figures = torch.rand((4, 2, 6), generator=torch.Generator().manual_seed(0)) - 50
+    config = CONFIG.model_copy(update={"precision": precision})
+    given = torch.zeros(4, 6, dtype=torch.float64)
+    samples = Samples(COMPLETIONS, figures)
+    return collect_episodes(models, config, prompts, given, 0.1, sample=lambda *_: samples), figures
+
+
+def test_logprobs_and_entropy_are_what_the_policy_said_while_it_sampled(models, prompts):
+    episodes, figures = given_by_sampler(models, prompts, "float32")
+    assert torch.equal(episodes.logprobs[episodes.mask], figures[:, 0][episodes.mask])
+    assert episodes.entropy == pytest.approx(figures[:, 1][episodes.mask].mean().item())
+    assert episodes.kl[episodes.mask].max() < -20
+
+
+def test_logprobs_of_a_policy_that_sampled_in_bfloat16_are_measured_again(models, prompts):
+    """There a step with a cache rounds otherwise than a whole pass, and the first ratio would not be 1."""
+    episodes, _ = given_by_sampler(models, prompts, "bfloat16")
+    measured = collect(models, prompts, precision="bfloat16")
+    assert torch.equal(episodes.logprobs, measured.logprobs) and episodes.entropy == measured.entropy > 0
+
+
 def test_completion_without_eos_loses_the_penalty_in_every_return(models, prompts):
     """Nothing is discounted and no value stands in for what follows, so each token of the third row loses 0.75."""
     free = collect(models, prompts, missing_eos_penalty=0.0, lam=1.0)
@@ -94,4 +118,4 @@ def test_advantages_are_whitened_over_real_tokens_alone(models, prompts):
 @pytest.mark.parametrize("completions", [COMPLETIONS[:3], [*COMPLETIONS[:3], []]])
 def test_sampler_that_loses_a_completion_is_refused(models, prompts, completions):
     with pytest.raises(ValueError, match="for 4 prompts, expected one of at least a token each"):
-        collect_episodes(models, CONFIG, prompts, torch.zeros(4, 6), 0.1, sample=lambda *_: completions)
+        collect_episodes(models, CONFIG, prompts, torch.zeros(4, 6), 0.1, sample=lambda *_: Samples(completions))

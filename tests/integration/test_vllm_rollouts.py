@@ -28,7 +28,7 @@ def rollouts():
 
 
 def sampled(rollouts: VLLMRollouts, policy: torch.nn.Module) -> list[list[int]]:
-    return rollouts(policy, PROMPTS, UNIFORMS, 1.0, TOKENIZER.eos_token_id)
+    return rollouts(policy, PROMPTS, UNIFORMS, 1.0, TOKENIZER.eos_token_id).completions
 
 
 def test_rollouts_follow_the_policys_weights_without_a_new_server(rollouts):

@@ -24,7 +24,7 @@ from tasks.training.ppo.model import (
     token_logprobs_and_entropies,
     with_adapters,
 )
-from tasks.training.ppo.rollout import Sampler, sample_completions
+from tasks.training.ppo.rollout import Sampler, Samples, sample_completions
 from tasks.training.ranks import ALONE, Ranks
 from tasks.training.rl_config import PPOConfig
 from tasks.training.scoring import load_scale
@@ -128,13 +128,13 @@ def collect_episodes(
     own_prompts = [prompts[i] for i in mine]
     with autocast(models.device, config.precision):
         own = sample(models.learner.policy, own_prompts, uniforms[mine], config.temperature, eos)
-        _check_completions(own, len(mine))
+        _check_completions(own.completions, len(mine))
         raw, measured = _measure(models, config, own_prompts, own, room)
-    completions = ranks.gather_sequences(own, room)
+    completions = ranks.gather_sequences(own.completions, room)
     lengths = torch.tensor([len(completion) for completion in completions])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     columns = ranks.gather(measured)[..., : mask.shape[1]].movedim(1, 0).contiguous()
-    logprobs, reference_logprobs, values, entropies = columns
+    logprobs, entropies, reference_logprobs, values = columns
     scores = (ranks.gather(raw) - models.score_mean) / models.score_std
     ended = torch.tensor([completion[-1] == eos for completion in completions])
     penalty = kl_penalty(logprobs, reference_logprobs, config.kl_estimator)
@@ -199,12 +199,15 @@ def _load_learner(policy: Path, reward: Path, config: PPOConfig) -> PolicyAndVal
 
 @torch.no_grad()
 def _measure(
-    models: Models, config: PPOConfig, prompts: list[list[int]], completions: list[list[int]], room: int
+    models: Models, config: PPOConfig, prompts: list[list[int]], samples: Samples, room: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Raw scores (batch,), and (batch, 4, room) by token: logprobs, reference logprobs, values, entropies.
+    """Raw scores (batch,), and (batch, 4, room) by token: logprobs, entropies, reference logprobs, values.
 
-    Log-probabilities are recomputed with the training pass: an update's first ratio is then exactly 1.
+    Log-probabilities and entropies are those of the training model: what it said while it sampled, or, where another
+    engine sampled or bfloat16 rounds a step with a cache otherwise than a whole pass, those of another pass.
     """
+    completions = samples.completions
+    known = samples.figures if config.precision == "float32" else None
     scores, figures = torch.zeros(len(prompts)), torch.zeros(len(prompts), 4, room)
     totals = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     for rows in chunks_by_length(totals, rows_measured_at_once(models.device, config)):
@@ -213,15 +216,18 @@ def _measure(
         )
         ids, response = ids.to(models.device), response.to(models.device)
         scores[rows] = final_scores(models.reward, ids, response).cpu()
-        tokens = ids[response]
-        logits, values = models.learner(ids, response, config.temperature)
-        logprobs, entropies = token_logprobs_and_entropies(logits, tokens)
+        taken = torch.arange(room) < torch.tensor([len(completions[i]) for i in rows])[:, None]
+        own = _by_policy(models, config, ids, response) if known is None else known[rows].movedim(1, 2)[taken]
         with models.as_reference():
-            reference = token_logprobs(response_logits(models.reference, ids, response, config.temperature), tokens)
-        lengths = torch.tensor([len(completions[i]) for i in rows])
+            logits = response_logits(models.reference, ids, response, config.temperature)
+        others = torch.stack((token_logprobs(logits, ids[response]), models.learner.values(ids, response)), dim=1)
         padded = torch.zeros(len(rows), 4, room)
-        padded.movedim(1, 2)[torch.arange(room) < lengths[:, None]] = torch.stack(
-            (logprobs, reference, values, entropies), dim=1
-        ).cpu()
+        padded.movedim(1, 2)[taken] = torch.cat((own.cpu(), others.cpu()), dim=1)
         figures[rows] = padded
     return scores, figures
+
+
+def _by_policy(models: Models, config: PPOConfig, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """(tokens, 2): log-probability and entropy, by a pass like those of training."""
+    logits = response_logits(models.learner.policy, ids, response, config.temperature)
+    return torch.stack(token_logprobs_and_entropies(logits, ids[response]), dim=1)

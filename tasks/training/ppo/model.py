@@ -29,8 +29,11 @@ class PolicyAndValue(nn.Module):
         `ids` (batch, seq) are padded at the right; `response` (batch, seq) is True on completion tokens. The
         value of a token is the one of the state before it is drawn.
         """
-        logits = response_logits(self.policy, ids, response, temperature)
-        return logits, response_values(self.value, ids, response) - self.value_offset
+        return response_logits(self.policy, ids, response, temperature), self.values(ids, response)
+
+    def values(self, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+        """Values (tokens,) alone."""
+        return response_values(self.value, ids, response) - self.value_offset
 
 
 def response_logits(

@@ -25,6 +25,7 @@ from tasks.serving.vllm_engine import PLAIN_DECODING
 from tasks.training.config import Precision
 from tasks.training.folders import TOKENIZER_FILES
 from tasks.training.ppo.model import response_logits
+from tasks.training.ppo.rollout import Samples
 
 SYNC_SECONDS = 300.0
 """How long a reload of the weights may take."""
@@ -69,8 +70,8 @@ class VLLMRollouts:
         uniforms: torch.Tensor,
         temperature: float,
         eos_token_id: int,
-    ) -> list[list[int]]:
-        """One completion a prompt, in order, EOS included where it came. A request's seed is its row's first uniform.
+    ) -> Samples:
+        """One completion a prompt, in order. A request's seed is its row's first uniform.
 
         Raises: ServingError: the server does not start, rejects a prompt, or has other weights than the policy after a
         push. TransientServingError: it died or hung.
@@ -82,7 +83,7 @@ class VLLMRollouts:
             for prompt, first in zip(prompts, uniforms[:, 0].tolist(), strict=True)
         ]
         answers = post_all(server, "/v1/completions", payloads, self._config)
-        return [_completion(answer, eos_token_id) for answer in answers]
+        return Samples([_completion(answer, eos_token_id) for answer in answers])
 
     def _push(self, policy: PreTrainedModel) -> VLLMServer:
         """Bring the policy's weights to the server; the first time by starting it on them."""
