@@ -1,8 +1,8 @@
 """What an update of PPO cannot do without: the child of `benchmarks.ppo` that runs the bare passes of the models.
 
 Completions of the SL policy are replayed, in batches of Solon's shapes: every token through the policy once with a
-key-value cache, only where a completion goes on; policy, reference, value and reward model once over each sequence; and
-policy and value model once more with gradients, then the optimizer's steps. Nothing is drawn, compared or logged.
+key-value cache, only where a completion goes on; reference, value and reward model once over each sequence; policy and
+value model once with gradients, then the optimizer's steps. Nothing is drawn, compared or logged.
 """
 
 import random
@@ -84,15 +84,15 @@ def decode(policy: Any, prompts: Rows, completions: Rows, meter: Meter) -> None:
 
 
 def measure(networks: Networks, prompts: Rows, completions: Rows, config: Any) -> None:
-    """One pass of each network without gradients; the reward model alone has to read the last token."""
+    """One pass without gradients of each network but the policy, whose figures are known from sampling; the reward
+    model alone has to read the last token."""
     import torch
 
     from tasks.training.ppo.episodes import rows_measured_at_once
 
     with torch.no_grad():
         for ids, response in batches(prompts, completions, rows_measured_at_once(networks.reward.device, config)):
-            for network in (networks.policy, networks.reference):
-                network.get_output_embeddings()(states_before(network, ids, response))
+            networks.reference.get_output_embeddings()(states_before(networks.reference, ids, response))
             networks.value.score(states_before(networks.value, ids, response))
             states = networks.reward.base_model(input_ids=ids, use_cache=False).last_hidden_state
             networks.reward.score(states[:, -1])

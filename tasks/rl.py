@@ -22,7 +22,7 @@ class RLStage(Stage):
 
     stage: ClassVar[str] = "rl"
     dataset: ClassVar[str] = "models/rl"
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
 
     prompts: DatasetRef
     policy: ModelRef
