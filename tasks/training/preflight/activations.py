@@ -51,13 +51,13 @@ def forward_only(shape: ModelShape, tokens: int, numbers: Arithmetic) -> int:
 
 
 def cache(shape: ModelShape, tokens: int, bytes_a_pair: int) -> int:
-    """Keys and values of all layers while sampling, and of one layer once more: it grows by concatenation."""
+    """Keys and values of all layers while sampling, and of one layer once more: it is copied when its room grows."""
     return (shape.num_layers + 1) * tokens * shape.keys * bytes_a_pair
 
 
 def next_token_logits(shape: ModelShape, rows: int) -> int:
-    """Of sampling: logits in float32, and in float64 probabilities, their sums and one copy."""
-    return rows * shape.vocabulary * (2 * 4 + 3 * 8)
+    """Of sampling: logits, log-probabilities, probabilities and their product in float32, running sums in float64."""
+    return rows * shape.vocabulary * (4 * 4 + 8)
 
 
 def packed_logits(shape: ModelShape, tokens: int) -> int:
