@@ -81,11 +81,12 @@ def test_ppo_raises_the_reward_and_pays_in_kl(models, tmp_path):
 
 
 def test_value_model_learns_what_a_fixed_policy_earns(models, tmp_path):
-    config = CONFIG.model_copy(update={"num_updates": 12, "learning_rate": 1e-12})
+    # of 32 episodes, an update's explained variance was a matter of luck
+    changes = {"num_updates": 10, "learning_rate": 1e-12, "batch_size": 128, "mini_batch_size": 32}
+    config = CONFIG.model_copy(update=changes)
     lines: list[dict] = []
     train_ppo(config, PROMPTS, *models, tmp_path, 0, Supervision(log=lines.append))
-    last = [line["explained_variance"] for line in lines[-4:]]  # one update's is a matter of luck
-    assert sum(last) / 4 > 0.2 > 0 > lines[0]["explained_variance"]
+    assert lines[-1]["explained_variance"] > 0.3 > lines[0]["explained_variance"]
     assert lines[-1]["value_loss"] < 0.7 * lines[0]["value_loss"]
     assert abs(lines[-1]["kl"]) < 1e-4
 

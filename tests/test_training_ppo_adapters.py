@@ -12,6 +12,7 @@ from tasks.training.encode import encode_prompt
 from tasks.training.folders import load_policy
 from tasks.training.ppo.episodes import Models, autocast, collect_episodes, load_models
 from tasks.training.ppo.model import keep_frozen_in, response_logits, with_adapters
+from tasks.training.ppo.rollout import Samples
 from tasks.training.ppo.update import make_optimizer, optimise
 from tests.ppo_ranks import CONFIG, PROMPTS, make_models, train
 
@@ -82,7 +83,7 @@ def test_adapters_learn(folders, tmp_path):
     history = train(*folders, tmp_path, config)[0]["history"]
     scores = [line["score"] for line in history]
     assert sum(scores[-3:]) / 3 > scores[0] + 0.2
-    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 1
+    assert abs(history[0]["kl"]) < 1e-6 and history[-1]["kl"] > 1  # exactly 0 where it is measured: see below
 
 
 def test_resume_points_keep_trained_parameters_alone(trained):
@@ -123,6 +124,15 @@ def test_first_kl_is_exactly_zero_in_bfloat16(folders, lora_rank):
     prompts = [encode_prompt(models.tokenizer, prompt) for prompt in PROMPTS[:4]]
     uniforms = torch.rand((4, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert not collect_episodes(models, config, prompts, uniforms, 0.1).kl.any()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_first_kl_is_exactly_zero_in_float32_where_another_engine_sampled(folders, lora_rank):
+    models = loaded(folders, lora_rank=lora_rank)
+    prompts = [encode_prompt(models.tokenizer, prompt) for prompt in PROMPTS[:4]]
+    samples = Samples([[30, 31, 32], [33], [34, 35], [36, 37, 38, 39]])
+    given = torch.zeros((4, 6), dtype=torch.float64)
+    assert not collect_episodes(models, LORA, prompts, given, 0.1, sample=lambda *_: samples).kl.any()
 
 
 def test_frozen_linear_layers_in_bfloat16_compute_what_autocast_does(folders):
