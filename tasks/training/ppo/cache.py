@@ -11,7 +11,7 @@ BLOCK = 64
 
 
 class RoomyLayer(DynamicLayer):
-    """`keys` and `values` are views of the part of their room that is taken. Of what changes rows it knows selection."""
+    """`keys` and `values` are views of the taken part of their room. Rows may be selected, not otherwise changed."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
