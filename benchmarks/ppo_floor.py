@@ -62,15 +62,16 @@ def load_networks(job: Job) -> Networks:
 def decode(policy: Any, prompts: Rows, completions: Rows, meter: Meter) -> None:
     """The policy's passes of sampling; the book-keeping between them is not timed."""
     import torch
-    from transformers import DynamicCache
 
     from tasks.training.batching import pad_left
+    from tasks.training.ppo.cache import roomy_cache
 
-    cache, running = DynamicCache(config=policy.config), list(range(len(prompts)))
+    longest = max(map(len, completions))
+    cache, running = roomy_cache(policy.config, longest), list(range(len(prompts)))
     ids, mask = pad_left(prompts, 0)
     position = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        for step in range(max(map(len, completions))):
+        for step in range(longest):
             with meter.within("sample"):
                 inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position}
                 states = policy.base_model(**inputs, past_key_values=cache, use_cache=True).last_hidden_state

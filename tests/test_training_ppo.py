@@ -11,7 +11,7 @@ from transformers import DynamicCache, LlamaConfig
 from tasks.schema import Message
 from tasks.training.encode import encode_prompt, load_tokenizer
 from tasks.training.folders import load_policy, load_scalar_model
-from tasks.training.ppo import cache
+from tasks.training.ppo.cache import roomy_cache
 from tasks.training.ppo.episodes import collect_episodes, load_models, padded_batch
 from tasks.training.ppo.loop import draw_prompts
 from tasks.training.ppo.model import (
@@ -248,11 +248,10 @@ def test_sample_tells_what_a_whole_pass_says_of_its_tokens(models):
         assert torch.allclose(entropies[: len(completion)], expected[1], atol=1e-5)
 
 
-def test_cache_with_room_holds_what_transformers_own_does(monkeypatch):
+def test_cache_with_room_holds_what_transformers_own_does():
     """Also when its room is used up, and when rows are dropped."""
-    monkeypatch.setattr(cache, "BLOCK", 3)
     config = LlamaConfig(num_hidden_layers=1)
-    ours, theirs = cache.roomy_cache(config), DynamicCache(config=config)
+    ours, theirs = roomy_cache(config, 3), DynamicCache(config=config)
     drawn = torch.Generator().manual_seed(0)
     for tokens, rows in ((4, 5), (1, 5), (1, 3), (1, 3), (1, 3), (1, 2), (2, 2)):
         for each in (ours, theirs):

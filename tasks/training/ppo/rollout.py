@@ -68,7 +68,7 @@ def _sample_batch(
     """Tokens (batch, max_tokens) and figures (batch, 2, max_tokens): what follows a row's first EOS means nothing."""
     ids, mask = (tensor.to(policy.device) for tensor in pad_left(prompts, eos_token_id))
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = roomy_cache(policy.config)
+    cache = roomy_cache(policy.config, uniforms.shape[1])
     rows = torch.arange(len(prompts))  # the rows that still run
     running = torch.ones(len(prompts), dtype=torch.bool)
     tokens = torch.full(uniforms.shape, eos_token_id)

@@ -51,7 +51,7 @@ def forward_only(shape: ModelShape, tokens: int, numbers: Arithmetic) -> int:
 
 
 def cache(shape: ModelShape, tokens: int, bytes_a_pair: int) -> int:
-    """Keys and values of all layers while sampling, and of one layer once more: it is copied when its room grows."""
+    """Keys and values of all layers while sampling, and of one layer once more: it is copied when rows are dropped."""
     return (shape.num_layers + 1) * tokens * shape.keys * bytes_a_pair
 
 
