@@ -21,6 +21,10 @@ class Given(NamedTuple):
     """Feedback models by name, the first one first."""
     constitution: DatasetRef
     prompts: DatasetRef
+    judges: dict[str, ModelRef]
+    """Models that compare policies, by name."""
+    references: dict[str, ModelRef]
+    """Policies from elsewhere, by name."""
 
     @property
     def feedback(self) -> ModelRef:
@@ -34,12 +38,15 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
     Raises: ConfigError: two evaluators are the same model.
     """
     document = constitution_of(config).model_dump(mode="json")
+    evaluators = jury(run, config)
     return Given(
         helpful_only=run.outside_model(config.models.helpful_only),
         pretrained=run.outside_model(config.models.pretrained),
-        evaluators=jury(run, config),
+        evaluators=evaluators,
         constitution=run.dataset(ConstitutionStage(run=config.run, document=document)),
         prompts=run.dataset(PromptsStage(run=config.run, config=config.prompts)),
+        judges={judge.name: run.outside_model(judge.model) for judge in config.models.judges} or evaluators,
+        references={each.name: run.outside_model(each.model) for each in config.models.references},
     )
 
 

@@ -33,6 +33,8 @@ class Reinforced(NamedTuple):
     judged: Judged
     reward: ModelRef
     policy: ModelRef
+    along_the_way: dict[int, ModelRef]
+    """Earlier policies of the same training, by the updates behind them."""
 
 
 def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl: ModelRef) -> Reinforced:
@@ -46,9 +48,10 @@ def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl:
         held_out = None
         if config.reward.second_model_share:
             held_out = run.model(HeldOutRewardStage(run=config.run, config=config.reward, reward=reward, **models))
-        policy = run.model(learner(config, given.prompts, judged.preferences, sl, reward, held_out))
+        training = learner(config, given.prompts, judged.preferences, sl, reward, held_out)
+        policy = run.model(training)
         earlier = {**earlier, f"round_{number}": judged.preferences}
-    return Reinforced(judged, reward, policy)
+    return Reinforced(judged, reward, policy, run.kept_policies(training))
 
 
 def judge(run: StageRunner, config: AlignConfig, given: Given, policy: ModelRef, mixing_in_people: bool) -> Judged:

@@ -18,6 +18,7 @@ from flows.children import STAGE_DEPLOYMENT, run_child
 from flows.execution import in_run
 from flows.watch import watched
 from tasks.keep import KeepConfig, keep_policy
+from tasks.rl import RLStage
 from tasks.schema import DatasetRef, Frozen, ModelRef, Row
 from tasks.serving import close_all
 from tasks.sft import SFTStage
@@ -61,6 +62,10 @@ class StageRunner(Protocol):
     def model(self, stage: Stage) -> ModelRef: ...
 
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage: ...
+
+    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
+        """The policies along the way of a training, by the updates behind them."""
+        ...
 
     def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT] | None:
         """The rows of a small dataset that the method decides by; None where a plan cannot know them."""
@@ -108,6 +113,22 @@ class Run:
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage:
         """The stage, told to keep an earlier policy if so few of its revisions changed."""
         return keep_policy(self.store, stage, config)
+
+    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
+        """Those in the store. A training that stopped early has fewer; one whose policies were removed is told so."""
+        kept, trained = stage.kept(self.store), stage.result(self.store)
+        assert trained is not None, "the policy is made before those along its way are asked for"
+        for ref in kept.values():
+            self.store.hold(ref.model, ref.version)
+        final = self.store.manifest(stage.dataset, trained.version).metrics.get("final") or {}
+        missing = [n for n in stage.kept_updates() if n <= final.get("num_updates", 0) and n not in kept]
+        if missing:
+            get_run_logger().warning(
+                "rl: the policies after updates %s are not in the store any more and are not evaluated; "
+                "run.force=[rl] trains again and keeps them",
+                missing,
+            )
+        return kept
 
     def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT]:
         return table_to_rows(self.store.read(ref), row_type)

@@ -11,6 +11,8 @@ from tasks.improve import ImproveStage
 from tasks.judge import JudgeStage
 from tasks.label import LabelStage
 from tasks.label_gates import LabelGatesStage
+from tasks.leakage import LeakageStage
+from tasks.match import MatchStage
 from tasks.preferences import PreferencesStage
 from tasks.probes import ProbeStage
 from tasks.report import ReportStage
@@ -114,6 +116,12 @@ def rl(stage: RLStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
+@flow(name="leakage", flow_run_name="leakage")
+def leakage(stage: LeakageStage) -> DatasetRef | ModelRef:
+    """Are held-out prompts held out from everything that any policy learnt from?"""
+    return execute(stage)
+
+
 @flow(name="sample", flow_run_name="sample")
 def sample(stage: SampleStage) -> DatasetRef | ModelRef:
     """One policy's completions of the held-out prompts (section 4.3)."""
@@ -123,6 +131,12 @@ def sample(stage: SampleStage) -> DatasetRef | ModelRef:
 @flow(name="judge", flow_run_name="judge")
 def judge(stage: JudgeStage) -> DatasetRef | ModelRef:
     """What an evaluator makes of every policy's samples (section 4.3)."""
+    return execute(stage)
+
+
+@flow(name="match", flow_run_name="match by {stage.judge}")
+def match(stage: MatchStage) -> DatasetRef | ModelRef:
+    """Every policy against every other, by one judge (section 4.3)."""
     return execute(stage)
 
 
@@ -142,7 +156,7 @@ FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
         constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
-        preferences, reward, held_out_reward, rl, sample, judge, evaluate, report,
+        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -77,7 +77,7 @@ class GeneratingStage(Stage):
         return Recipe(
             stage=self.stage,
             code_version=self.code_version,
-            model=self.writer.content_hash,
+            model=self.writer.content_hash if self.asks_model() else "",
             serving=self.run.serving.identity(),
             sampling=getattr(config, "sampling", None),
             seed=self.run.seed,

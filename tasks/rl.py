@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 
 from tasks.schema import DatasetRef, ModelRef, Preference, Prompt, Rollout
 from tasks.stage import Session, Stage
-from tasks.store import Store
+from tasks.store import Derivation, Store
 from tasks.store.identity import digest, rows_to_table, table_to_rows
 from tasks.train import run_training
 from tasks.training.examples import PromptExample, preference_examples
 from tasks.training.rl_config import RLConfig
+
+POLICIES = "models/rl_policies"
+"""The dataset of the policies along the way."""
 
 
 class RLStage(Stage):
@@ -59,12 +62,35 @@ class RLStage(Stage):
             reward=self.reward,
             held_out_reward=self.held_out_reward,
             on_rollouts=lambda path: self.keep_rollouts(session.store, path, prompts),
+            on_policy=lambda folder, update: self.keep_policy(session.store, folder, update),
         )
 
     def keep_rollouts(self, store: Store, path: Path, prompts: list[Prompt]) -> None:
         rows = rollout_rows(path.read_text(encoding="utf-8").splitlines(), prompts)
         derivation = self.derivation(store).model_copy(update={"dataset": "rollouts"})
         store.commit_rows(derivation, rows_to_table(rows, Rollout), metrics={}, cost={})
+
+    def keep_policy(self, store: Store, folder: Path, update: int) -> None:
+        """Commit a policy along the way; a run that went over the same updates twice finds it committed."""
+        store.commit_model(self.policy_derivation(store, update), folder, metrics={"update": update}, cost={})
+
+    def policy_derivation(self, store: Store, update: int) -> Derivation:
+        """Of the policy after so many updates."""
+        derivation = self.derivation(store)
+        config = {**derivation.config, "update": update}
+        return derivation.model_copy(update={"dataset": POLICIES, "config": config})
+
+    def kept_updates(self) -> range:
+        """The updates whose policies are kept, if the training gets so far."""
+        ppo = self.config.ppo
+        every = ppo.keep_every if self.config.algorithm == "ppo" else 0
+        return range(every, ppo.num_updates + 1, every) if every else range(0)
+
+    def kept(self, store: Store) -> dict[int, ModelRef]:
+        """The policies along the way that are in the store, by the updates behind them."""
+        versions = {update: self.policy_derivation(store, update).version for update in self.kept_updates()}
+        found = {update: store.find(POLICIES, version) for update, version in versions.items()}
+        return {update: manifest.model_ref() for update, manifest in found.items() if manifest}
 
 
 def training_prompts(prompts: list[Prompt], helpful_share: float | None) -> list[Prompt]:

@@ -282,11 +282,32 @@ class Judgement(Row):
     principle_id: str | None = None
 
 
+class Match(Row):
+    """`matches`: two policies' completions of one held-out prompt beside each other, as one judge sees them."""
+
+    prompt_id: str
+    kind: Kind
+    group: str | None
+    sample: int
+    judge: str
+    policy_a: str
+    """Whose completion comes first by its text: a pair of texts is asked about once, whoever said them."""
+    policy_b: str
+    prob_ab: float | None
+    """P(a is better) where a was shown first."""
+    prob_ba: float | None
+    """P(a is better) where a was shown second."""
+    prob_a: float | None
+    """The mean of both; 0.5 for equal completions, which nobody is asked about."""
+
+
 class Metric(Row):
     """`metrics`: one figure with its interval."""
 
     policy: str
     measure: str
+    judge: str = ""
+    """Who judged, where several judges give the same measure."""
     group: str
     value: float
     low: float

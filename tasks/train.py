@@ -21,7 +21,7 @@ from tasks.store import Derivation, Store, StoreError
 from tasks.store.identity import digest
 from tasks.training.examples import write_examples
 from tasks.training.job import TrainingJob
-from tasks.training.launch import launch
+from tasks.training.launch import keep_none, launch
 from tasks.training.launch_command import Kind, check_launch
 from tasks.training.launch_config import LaunchConfig
 from tasks.training.preflight.memory import AnyConfig
@@ -45,8 +45,12 @@ def run_training(
     reward: ModelRef | None = None,
     held_out_reward: ModelRef | None = None,
     on_rollouts: Callable[[Path], None] | None = None,
+    on_policy: Callable[[Path, int], None] = keep_none,
 ) -> ModelRef:
     """Train a `kind` of model on the examples and commit the folder it writes.
+
+    `on_policy` gets each policy that is kept along the way, and the updates behind it, before any later resume point
+    is in the store; its folder is removed after.
 
     Raises: ValueError: the launch cannot be, or the trainer refused its input. TrainingLeft: it was asked to leave.
     TrainingDied: its process was killed. What it had is kept, and a rerun goes on from there.
@@ -61,6 +65,8 @@ def run_training(
     work = store.cache / "training" / digest(store.uri)[:12] / derivation.version  # two stores may train one version
     work.mkdir(parents=True, exist_ok=True)
     points = ResumePoints(store, derivation, work / "checkpoints", work / "uploads")
+    kept = KeptFolders(work / "kept", on_policy)
+    kept.take_left_over()
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         job = TrainingJob(
@@ -72,13 +78,14 @@ def run_training(
             held_out_reward=store.fetch_model(held_out_reward) if held_out_reward else None,
             output=folder / "model",
             rollouts=folder / "rollouts.jsonl" if on_rollouts else None,
+            kept=kept.folder,
             checkpoint=points.folder,
             seed=stage.run.seed,
             run_name=f"{stage.stage}/{derivation.version[:12]}",
         )
         try:
             with points:
-                final = launch(job, launching, history.add, points.keep, work / "training.log")
+                final = launch(job, launching, history.add, points.keep, work / "training.log", kept.take)
         finally:
             keep_log(store, derivation, work / "training.log")
         if on_rollouts and (folder / "rollouts.jsonl").exists():
@@ -113,6 +120,21 @@ def check_before(
     for warning in report.warnings:
         logger.warning("%s: %s", kind, warning)
     return report.model_dump(mode="json")
+
+
+class KeptFolders:
+    """Policies kept along the way: handed on as they come, and those that a killed run left."""
+
+    def __init__(self, folder: Path, hand_on: Callable[[Path, int], None]) -> None:
+        self.folder, self._hand_on = folder, hand_on
+
+    def take(self, policy: Path, update: int) -> None:
+        self._hand_on(policy, update)
+        shutil.rmtree(policy)
+
+    def take_left_over(self) -> None:
+        for policy in sorted(self.folder.glob("update-*")):
+            self.take(policy, int(policy.name.removeprefix("update-")))
 
 
 class History:

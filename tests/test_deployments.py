@@ -8,7 +8,7 @@ from flows.stages import FLOWS
 
 PRESETS = ("micro", "small", "paper")
 POOLS_OF_STAGES = {
-    "gpu-inference": {"respond", "revise", "improve", "compare", "probe", "label", "sample", "judge"},
+    "gpu-inference": {"respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match"},
     "gpu-training": {"sft", "reward", "held_out_reward", "rl"},
 }
 

@@ -24,7 +24,8 @@ def test_align_small_run_makes_every_stage_and_a_report(first_run):
     _, result = first_run
     assert [s.stage for s in result.stages] == [
         "constitution", "prompts", "respond", "start_gates", "revise", "sft", "compare", "probe", "label",
-        "label_gates", "preferences", "reward", "rl", "sample", "sample", "sample", "judge", "evaluate", "report",
+        "label_gates", "preferences", "reward", "rl", "leakage", "sample", "sample", "sample", "judge",
+        "match", "match", "evaluate", "report",
     ]  # fmt: skip
     assert not any(s.reused for s in result.stages if s.stage != "sample")
     assert "<html" in Path(result.report_path).read_text()

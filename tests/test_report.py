@@ -14,7 +14,8 @@ from tasks.constitution import ConstitutionStage
 from tasks.report import ReportStage, read_report
 from tasks.report.charts import bin_counts, histogram, line_chart, thin
 from tasks.report.ledger import account, duration
-from tasks.report.measures import answer, cautions, frontier_chart, measure_tables
+from tasks.report.measures import answer, cautions, measure_tables, shares_chart
+from tasks.report.ratings import agreements, frontiers, kendall, rating_table
 from tasks.report.samples import MAX_CHARACTERS, clip, pick
 from tasks.report.svg import spread, ticks
 from tasks.report.training import CURVES, curve_points, draw_curve
@@ -26,6 +27,7 @@ from tasks.schema import (
     Improvement,
     Judgement,
     Label,
+    Match,
     Message,
     Metric,
     ModelRef,
@@ -128,9 +130,47 @@ def test_measure_tables_missing_cell_stays_in_its_column() -> None:
 
 
 def test_frontier_harmlessness_is_one_minus_compliance() -> None:
-    chart = frontier_chart(rates([0.9, 0.5, 0.1], [0.8, 0.7, 0.6]), POLICIES)
-    assert chart is not None and "RL: benign helpfulness 0.60, harmlessness: 1 − harmful compliance 0.90" in chart
-    assert frontier_chart(rates([0.9, 0.5, 0.1], [0.8, 0.7, 0.6])[:3], POLICIES) is None
+    chart = shares_chart(rates([0.9, 0.5, 0.1], [0.8, 0.7, 0.6]), POLICIES)
+    assert chart is not None and "RL: benign helpfulness 0.6, harmlessness: 1 − harmful compliance 0.9" in chart
+    assert shares_chart(rates([0.9, 0.5, 0.1], [0.8, 0.7, 0.6])[:3], POLICIES) is None
+
+
+def test_frontier_of_each_judge_shows_every_policy_with_its_intervals_in_the_order_of_training() -> None:
+    policies = ["base", "sl", "rl@4", "rl", "elsewhere"]
+    elos = {"base": 0, "sl": 60, "rl@4": 100, "rl": 180, "elsewhere": 90}
+    metrics = [rating(p, axis, elo) for axis in ("harmlessness", "helpfulness") for p, elo in elos.items()]
+    (frontier,) = frontiers(metrics, policies)
+    described = re.search(r"<desc[^>]*>(.*?)</desc>", str(frontier.chart))
+    assert frontier.judge == "feedback" and described
+    assert [part.split(":")[0] for part in described[1].split("; ")] == ["base", "SL", "RL@4", "RL", "elsewhere"]
+    assert "RL: helpfulness, Elo 180, harmlessness, Elo 180" in described[1]
+    assert str(frontier.chart).count('class="path"') == 4 and str(frontier.chart).count('class="interval') == 10
+    assert [line.cells[0] for line in rating_table(metrics, policies)][3] == ("+180", "+150 to +210")
+
+
+def test_frontier_needs_both_axes_of_a_judge() -> None:
+    metrics = [rating(p, "harmlessness", 10.0) for p in POLICIES]
+    assert frontiers(metrics, POLICIES) == [] and rating_table(metrics, POLICIES) == []
+
+
+def test_answer_is_about_this_runs_own_policies_and_not_those_along_the_way_or_from_elsewhere() -> None:
+    policies = ["base", "sl", "rl@4", "rl", "elsewhere"]
+    metrics = [
+        metric(policy, measure, value)
+        for measure, values in (("harmful_compliance", [0.9, 0.5, 0.3, 0.1, 0.7]), ("benign_helpfulness", [0.8] * 5))
+        for policy, value in zip(policies, values, strict=True)
+    ]
+    said = answer(metrics, policies)
+    assert "from 0.90 (base) to 0.50 (SL) and 0.10 (RL)" in said and "elsewhere" not in said and "@" not in said
+
+
+def test_agreement_of_judges_by_hand() -> None:
+    assert kendall([1, 2, 3], [10, 20, 30]) == 1.0 and kendall([1, 2, 3], [3, 2, 1]) == -1.0
+    assert kendall([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3) and kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(
+        2 / 3
+    )
+    found = {(each.axis, each.num_policies): each.kendall for each in agreements(ratings(), POLICIES)}
+    assert found == {("harmlessness", 3): 1.0, ("helpfulness", 3): pytest.approx(-1.0)}
 
 
 # --- labels, principles, ledger, samples ----------------------------------------------------------------------
@@ -371,11 +411,68 @@ def make_run(store: Store, tmp_path: Path, histories: dict[str, Any] = HISTORIES
     samples = {p: commit(store, "samples", sample_rows(held_out, p), Sample, {p: refs["prompts"]}) for p in POLICIES}
     refs["judgements"] = commit(store, "judgements", judgement_rows(held_out), Judgement, samples)
     metrics = rates([0.86, 0.41, 0.05], [0.9, 0.92, 0.98]) if measured else []
+    matches = {judge: commit(store, "matches", match_rows(held_out, judge), Match, samples) for judge in JUDGES}
+    metrics += ratings() if measured else []
     refs["metrics"] = commit(store, "metrics", metrics, Metric, {"judgements": refs["judgements"]})
     document = Constitution.model_validate(DOCUMENT).model_dump(mode="json")
     constitution = ConstitutionStage(run=RUN, document=document).make(Session(store))
     models = {role: commit_model(store, tmp_path, role, metrics) for role, metrics in histories.items()}
-    return ReportStage.model_validate({"run": RUN, "constitution": constitution, "samples": samples, **refs, **models})
+    return ReportStage.model_validate(
+        {"run": RUN, "constitution": constitution, "samples": samples, "matches": matches, **refs, **models}
+    )
+
+
+JUDGES = ("micro_oracle", "feedback")
+
+
+def match_rows(held_out: list[Prompt], judge: str) -> list[Match]:
+    """RL against base on every held-out prompt."""
+    return [
+        Match(
+            row_id=f"{p.prompt_id}/0/base/rl",
+            reuse_key="k",
+            prompt_id=p.prompt_id,
+            kind=p.kind,
+            group=p.group,
+            sample=0,
+            judge=judge,
+            policy_a="rl",
+            policy_b="base",
+            prob_ab=0.9,
+            prob_ba=0.7,
+            prob_a=0.8,
+        )
+        for p in held_out
+    ]
+
+
+def rating(policy: str, axis: str, elo: float, judge: str = "feedback", half: float = 30.0) -> Metric:
+    return Metric(
+        row_id=f"{policy}/{axis}/{judge}/all",
+        reuse_key="k",
+        policy=policy,
+        measure=f"{axis}_elo",
+        judge=judge,
+        group="all",
+        value=elo,
+        low=elo - (half if policy != "base" else 0),
+        high=elo + (half if policy != "base" else 0),
+        num_samples=40,
+        num_units=20,
+    )
+
+
+def ratings() -> list[Metric]:
+    """By two judges, who order the policies alike on one axis and not on the other."""
+    harmless = {"micro_oracle": (0, 150, 400), "feedback": (0, 60, 180)}
+    helpful = {"micro_oracle": (0, 20, -10), "feedback": (0, -5, 15)}
+    axes = {"harmlessness": harmless, "helpfulness": helpful}
+    return [
+        rating(policy, axis, elo, judge)
+        for axis, by_judge in axes.items()
+        for judge, elos in by_judge.items()
+        for policy, elo in zip(POLICIES, elos, strict=True)
+    ]
 
 
 def evaluators(store: Store, rows: dict[str, list[Any]], refs: dict[str, DatasetRef]) -> dict[str, Any]:
@@ -398,6 +495,7 @@ def evaluators(store: Store, rows: dict[str, list[Any]], refs: dict[str, Dataset
     ]
     gates = {
         "start": [gate_row("leakage")],
+        "leakage": [gate_row("trained_on_leakage_near")],
         "labels": [gate_row("swap_invariance", passed=False, evaluator="second", says=f"measured {NASTY}")],
     }
     return {
@@ -518,7 +616,7 @@ def test_page_answer_comes_before_everything_else(page: str) -> None:
 
 
 def test_page_judge_that_trained_the_policy_is_flagged(page: str) -> None:
-    assert "the policy was optimised to please" in page
+    assert "The policy was optimised to please" in page
 
 
 def test_page_headings_figures_and_tables_can_be_heard(page: str) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tasks.report.over_optimisation import over_optimisation_chart, over_optimised
 from tasks.report.training import (
     FITTED,
     SECOND,
@@ -159,3 +160,53 @@ def test_long_curve_is_shown_as_means_that_lose_no_step():
     assert len(shown) <= 50 and shown[-1][0] == 502
     assert all(value == pytest.approx(0.5, abs=0.1) for _, value in shown)
     assert smoothed(points[:50]) == points[:50] and smoothed([]) == []
+
+
+def reward_course(*scores: tuple[float, float | None]) -> list[dict]:
+    """Evaluations every 5 updates: by the reward model, and by the second one."""
+    return [
+        {
+            "update": 5 * i,
+            "score": score,
+            "held_out_score": held_out,
+            "kl": float(i * i),
+            "num_tokens": 9.0,
+            "entropy": 1.0,
+        }
+        for i, (score, held_out) in enumerate(scores)
+    ]
+
+
+def test_over_optimisation_is_told_where_only_the_model_that_trains_goes_on_rising():
+    course = reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 0.5), (3.0, -0.2))
+    said = over_optimised(manifests(PPO | {"evaluations": course}))
+    assert "rose by 3.00" in said and "fell by 0.20" in said
+    assert "exploited: from update 5 on its score went up by 2.00 while the second one's went down by 1.10" in said
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 1.6)),  # both rise
+        reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 0.85)),  # a fall that is nothing
+        reward_course((0.0, 0.0), (1.0, 0.9), (0.5, 0.3)),  # both fall: the policy got worse, nothing was exploited
+    ],
+)
+def test_over_optimisation_is_not_told_where_both_agree(course):
+    said = over_optimised(manifests(PPO | {"evaluations": course}))
+    assert said.startswith("From the SL policy to update 10") and "exploited" not in said
+
+
+def test_over_optimisation_needs_a_second_model_for_words_and_two_policies_for_a_chart():
+    alone = reward_course((0.0, None), (1.0, None))
+    assert over_optimised(manifests(PPO | {"evaluations": alone})) == ""
+    drawn = over_optimisation_chart(manifests(PPO | {"evaluations": alone}))
+    assert drawn is not None and "squares" not in drawn.caption
+    assert over_optimisation_chart(manifests(PPO | {"evaluations": alone[:1]})) is None
+
+
+def test_over_optimisation_chart_has_the_square_root_of_the_kl_below():
+    course = reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 0.5))
+    drawn = over_optimisation_chart(manifests(PPO | {"evaluations": course}))
+    assert drawn is not None and "by the second reward model: 0 at 0, 0.9 at 1, 0.5 at 2" in str(drawn.chart)
+    assert "the result is that at 1" in str(drawn.chart)  # update 5

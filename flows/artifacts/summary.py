@@ -21,12 +21,13 @@ from tasks.report.measures import (
     Line,
     answer,
     cautions,
-    frontier_chart,
     measure_tables,
     measures_chart,
-    policy_name,
     series,
+    shares_chart,
 )
+from tasks.report.policies import course, policy_name, results
+from tasks.report.ratings import frontiers
 from tasks.report.training import Drawn
 from tasks.schema import DatasetRef, Metric, Prompt, Sample
 from tasks.store import Store
@@ -53,6 +54,7 @@ def publish_result(store: Store, result: "AlignResult", samples: dict[str, Datas
 
 def in_short(metrics: Sequence[Metric], policies: Sequence[str]) -> str:
     """For the summary's card: each measure's course over the policies, as far as there is one."""
+    policies = course(policies)
     courses = [series(metrics, policies, measure) for measure in (*HARM, *HELP)]
     figures = [f"{LABELS[c[0].measure]} {' → '.join(figure(m.value, 2) for m in c)}" for c in courses if c]
     return f"{', '.join(figures)} ({' → '.join(map(policy_name, policies))})" if figures else "Nothing was measured"
@@ -85,10 +87,12 @@ def figure_cell(cell: Cell | None) -> str | Markup:
 
 
 def result_pictures(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Drawn]:
-    charts = [
-        Drawn("Every measure", "With 95 % intervals.", measures_chart(metrics, policies)),
-        Drawn("Harmlessness against helpfulness", "Up and right is better.", frontier_chart(metrics, policies)),
-    ]
+    found = frontiers(metrics, policies)
+    charts = [Drawn("Every measure", "With 95 % intervals.", measures_chart(metrics, policies))]
+    charts += [Drawn(each.caption.split(",")[0], each.caption, each.chart) for each in found]
+    if not found:
+        plane = shares_chart(metrics, policies)
+        charts.append(Drawn("Harmlessness against helpfulness", "Up and right is better.", plane))
     return [drawn for drawn in charts if drawn.chart is not None]
 
 
@@ -127,7 +131,8 @@ def publish_samples(store: Store, samples: dict[str, DatasetRef]) -> UUID | None
 
 def sample_blocks(store: Store, samples: dict[str, DatasetRef]) -> Iterator[Markup]:
     """A fold for each prompt; those of red-team prompts are closed."""
-    rows = {name: {r.row_id: r for r in table_to_rows(store.read(ref), Sample)} for name, ref in samples.items()}
+    shown = {name: samples[name] for name in results(list(samples))}
+    rows = {name: {r.row_id: r for r in table_to_rows(store.read(ref), Sample)} for name, ref in shown.items()}
     first, prompts = next(iter(rows.values())), prompt_texts(store, samples)
     yield tag("p", plain("Red-team prompts, and what is said to them, may be harmful: they are folded."))
     for kind, title in (("red_team", "red-team"), ("helpful", "helpful")):

@@ -8,7 +8,7 @@ from tasks.gates.leakage import Leak
 from tasks.gates.verdict import Verdicts
 from tasks.schema import Gate
 
-NUM_SHOWN = 3
+NUM_SHOWN = 10
 """Leaks that the message names."""
 
 

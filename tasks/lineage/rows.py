@@ -113,6 +113,12 @@ def of_sample(row: dict[str, Any]) -> dict[str, Wanted]:
     return {"prompts": prompt(row, "held_out"), f"samples.{policy}": {"row_id": sample}}
 
 
+def of_match(row: dict[str, Any]) -> dict[str, Wanted]:
+    sample = {"row_id": f"{row['prompt_id']}/{row['sample']}"}
+    both = {f"samples.{row[policy]}": sample for policy in ("policy_a", "policy_b")}
+    return {"prompts": prompt(row, "held_out"), **both}
+
+
 PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "revisions": of_completion,
     "improvements": of_improvement,
@@ -120,6 +126,7 @@ PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "preferences": of_preference,
     "samples": of_prompt_held_out,
     "judgements": of_sample,
+    "matches": of_match,
 }
 """By dataset: role of the input, or what it begins with, -> which of its rows. Others come of a training prompt, if of
 any row."""

@@ -27,7 +27,7 @@ class Dot(NamedTuple):
     high: float
 
     def text(self) -> str:
-        return f"{self.name}: {self.value:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}"
+        return f"{self.name}: {self.value:.3g}, 95 % interval {self.low:.3g} to {self.high:.3g}"
 
 
 class Spot(NamedTuple):
@@ -62,11 +62,24 @@ def interval_row(dot: Dot, x: Scale, y: float) -> list[Markup]:
     ]
 
 
-def path_chart(title: str, x_label: str, y_label: str, spots: Sequence[Spot]) -> Markup:
-    """The policies in the plane of two shares, joined in the order of training; up and to the right is better."""
-    x, y = Scale(0, 1, 46, HALF - 16), Scale(0, 1, 340, 14)
+SHARES = (0, 0.25, 0.5, 0.75, 1)
+WIDE, HIGH = Scale(0, 1, 46, HALF - 16), Scale(0, 1, 340, 14)
+"""Axes of shares."""
+
+
+def path_chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    spots: Sequence[Spot],
+    x: Scale = WIDE,
+    y: Scale = HIGH,
+    x_ticks: Sequence[float] = SHARES,
+    y_ticks: Sequence[float] = SHARES,
+) -> Markup:
+    """The policies in a plane, joined in the order of training; up and to the right is better."""
     at = [(x(s.x.value), y(s.y.value)) for s in spots]
-    parts = frame(x, y, [0, 0.25, 0.5, 0.75, 1], [0, 0.25, 0.5, 0.75, 1], x_label)
+    parts = frame(x, y, x_ticks, y_ticks, x_label)
     parts += [label(x.start + 8, y.end + 14, f"↑ {y_label}", "tick halo"), *crosses(spots, x, y)]
     parts += [line(*a, *b, "path") for a, b in pairwise(at)]
     parts += [marker(s.y.place, *p, s.y.text()) for s, p in zip(spots, at, strict=True)]
@@ -74,7 +87,7 @@ def path_chart(title: str, x_label: str, y_label: str, spots: Sequence[Spot]) ->
     for spot, (left, _), height in zip(spots, at, heights, strict=True):
         side, anchor = (-13, "end") if left > HALF / 2 else (13, "start")
         parts.append(label(left + side, height, spot.y.name, "strong halo", anchor))
-    described = "; ".join(f"{s.y.name}: {x_label} {s.x.value:.2f}, {y_label} {s.y.value:.2f}" for s in spots)
+    described = "; ".join(f"{s.y.name}: {x_label} {s.x.value:.3g}, {y_label} {s.y.value:.3g}" for s in spots)
     return picture(HALF, 380, title, described, parts)
 
 

@@ -17,8 +17,16 @@ from tasks.store.identity import table_to_rows
 RowT = TypeVar("RowT", bound=Row)
 
 SECOND = "models/held_out_reward"
-MADE_BEFORE = {"models/sl": "comparisons", "models/reward": "samples/", SECOND: "samples/", "models/rl": "samples/"}
+BEFORE_EVALUATION = ("gates/leakage", "samples/")
+MADE_BEFORE: dict[str, str | tuple[str, ...]] = {
+    "models/sl": "comparisons",
+    "models/reward": BEFORE_EVALUATION,
+    SECOND: BEFORE_EVALUATION,
+    "models/rl": BEFORE_EVALUATION,
+}
 """What a model stands before, in the order of the method: a dataset, or the first of several."""
+MATCHES = "matches/"
+"""What the names of the judges' matches begin with."""
 LABELS = "labels/"
 """What the names of the evaluators' labels begin with."""
 

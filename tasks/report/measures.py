@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from tasks.evaluation.judged import PRINCIPLE
 from tasks.report.charts import Dot, Spot, dot_chart, path_chart
+from tasks.report.policies import course, place_of, policy_name, results
 from tasks.schema import Metric
 
 LABELS = {
@@ -17,6 +19,11 @@ LABELS = {
     "over_refusal": "Over-refusal",
     "harmlessness_win_prob": "Judged more harmless",
     "helpfulness_win_prob": "Judged more helpful",
+    "refused_red_team": "Refusals by their words, red-team",
+    "refused_helpful": "Refusals by their words, benign",
+    "boilerplate": "Boilerplate",
+    "distinct": "Distinct completions",
+    "num_tokens": "Length, tokens",
 }
 MEANINGS = {
     "harmful_compliance": "red-team prompts that got what they asked for; lower is better",
@@ -26,7 +33,16 @@ MEANINGS = {
     "over_refusal": "benign prompts that were refused or dodged; lower is better",
     "harmlessness_win_prob": "red-team prompts: P(better than the first policy's completion); 0.5 is a draw",
     "helpfulness_win_prob": "benign prompts: P(better than the first policy's completion); 0.5 is a draw",
+    "refused_red_team": "red-team prompts whose completion opens in the words of a refusal, as polite evasions do not",
+    "refused_helpful": "benign prompts whose completion opens in the words of a refusal; lower is better",
+    "boilerplate": "share of the words that stand in phrases which many of the policy's completions have",
+    "distinct": "completions that no other of the policy equals, whatever the prompt",
+    "num_tokens": "mean length of a completion",
 }
+SHARES = tuple(name for name in LABELS if name != "num_tokens")
+"""Measures between 0 and 1."""
+WATCHED = ("evasion", "over_refusal", "refused_helpful", "boilerplate")
+"""Measures whose clear rise from the first to the last policy is something to know beside the answer."""
 HARM = ("harmful_compliance", "harmlessness_win_prob")
 HELP = ("benign_helpfulness", "helpfulness_win_prob")
 """The oracle's measure, and the feedback model's, of the same thing."""
@@ -48,10 +64,6 @@ class Line(NamedTuple):
     num: str
 
 
-def policy_name(policy: str) -> str:
-    return policy.upper() if policy in ("sl", "rl") else policy
-
-
 def series(metrics: Sequence[Metric], policies: Sequence[str], measure: str, group: str = "all") -> list[Metric]:
     """One measure of each policy that has it, in the order of training."""
     found = {m.policy: m for m in metrics if m.measure == measure and m.group == group}
@@ -70,6 +82,7 @@ def answer(metrics: Sequence[Metric], policies: Sequence[str]) -> str:
 
     A rise or fall is claimed only where the intervals of the first and the last policy do not overlap.
     """
+    policies = course(policies)
     for harm, helped, say in ((HARM[0], HELP[0], say_rates), (HARM[1], HELP[1], say_judged)):
         harms, helps = series(metrics, policies, harm), series(metrics, policies, helped)
         if len(harms) > 1:
@@ -87,13 +100,13 @@ def say_rates(harms: Sequence[Metric], helps: Sequence[Metric]) -> str:
     return f"{first}; benign helpfulness {values}{'' if went else ' (no clear change: the intervals overlap)'}."
 
 
-def say_course(course: Sequence[Metric]) -> str:
+def say_course(found: Sequence[Metric]) -> str:
     """`fell from 0.86 (base) to 0.41 (SL) and 0.05 (RL)`, or what is true instead."""
-    named = [f"{m.value:.2f} ({policy_name(m.policy)})" for m in course]
-    went = direction(course[0], course[-1])
+    named = [f"{m.value:.2f} ({policy_name(m.policy)})" for m in found]
+    went = direction(found[0], found[-1])
     if not went:
         return f"did not clearly change: {listed(named)}, with overlapping 95 % intervals"
-    values = [m.value for m in course]
+    values = [m.value for m in found]
     if values == sorted(values, reverse=went == "fell"):
         return f"{went} from {named[0]} to {listed(named[1:])}"
     return f"{went} from {named[0]} to {named[-1]}, by way of {listed(named[1:-1])}"
@@ -124,13 +137,13 @@ def listed(words: Sequence[str]) -> str:
 
 def cautions(metrics: Sequence[Metric], policies: Sequence[str]) -> list[str]:
     """What one must know beside the sentence: steps that show no clear change, and harmlessness bought dearly."""
-    notes = []
+    notes, policies = [], course(policies)
     harms = next((s for name in HARM if len(s := series(metrics, policies, name)) > 1), [])
     for a, b in pairwise(harms):
         if len(harms) > 2 and not direction(a, b):
             names = f"{policy_name(a.policy)} and {policy_name(b.policy)}"
             notes.append(f"{LABELS[a.measure]}: the intervals of {names} overlap, so this step alone shows no change.")
-    for measure in ("evasion", "over_refusal"):
+    for measure in WATCHED:
         found = series(metrics, policies, measure)
         if len(found) > 1 and direction(found[0], found[-1]) == "rose":
             notes.append(f"{LABELS[measure]} {say_course(found)}: {MEANINGS[measure]}.")
@@ -138,8 +151,8 @@ def cautions(metrics: Sequence[Metric], policies: Sequence[str]) -> list[str]:
 
 
 def measure_names(metrics: Sequence[Metric]) -> list[str]:
-    """The measures taken, the known ones first."""
-    taken = {m.measure for m in metrics}
+    """The measures taken that are of all judges or of none, the known ones first; single principles stay out."""
+    taken = {m.measure for m in metrics if not m.judge and not m.measure.startswith(PRINCIPLE)}
     return [name for name in LABELS if name in taken] + sorted(taken - set(LABELS))
 
 
@@ -148,24 +161,24 @@ def measure_label(name: str) -> str:
 
 
 def dots(found: Sequence[Metric], policies: Sequence[str]) -> list[Dot]:
-    return [Dot(policies.index(m.policy), policy_name(m.policy), m.value, m.low, m.high) for m in found]
+    return [Dot(place_of(m.policy, policies), policy_name(m.policy), m.value, m.low, m.high) for m in found]
 
 
 def measures_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup | None:
-    """Every measure over all held-out prompts; None where there is none."""
-    names = measure_names(metrics)
-    groups = [(measure_label(name), dots(series(metrics, policies, name), policies)) for name in names]
+    """Every share over all held-out prompts, of the policies that are results; None where there is none."""
+    names, shown = [name for name in measure_names(metrics) if name in SHARES], results(policies)
+    groups = [(measure_label(name), dots(series(metrics, shown, name), shown)) for name in names]
     return dot_chart("Measures of each policy with 95 % intervals", groups) if groups else None
 
 
-def frontier_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup | None:
+def shares_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup | None:
     """Harmlessness against helpfulness; None where one of them was not measured."""
     for harm, helped in zip(HARM, HELP, strict=True):
-        ys = {d.place: d for d in dots(series(metrics, policies, harm), policies)}
-        xs = {d.place: d for d in dots(series(metrics, policies, helped), policies)}
+        ys = {d.name: d for d in dots(series(metrics, policies, harm), policies)}
+        xs = {d.name: d for d in dots(series(metrics, policies, helped), policies)}
         if harm == "harmful_compliance":
             ys = {i: d._replace(value=1 - d.value, low=1 - d.high, high=1 - d.low) for i, d in ys.items()}
-        spots = [Spot(xs[i], ys[i]) for i in sorted(xs.keys() & ys.keys())]
+        spots = [Spot(xs[i], ys[i]) for i in map(policy_name, policies) if i in xs and i in ys]
         if len(spots) > 1:
             above = "harmlessness: 1 − harmful compliance" if harm == HARM[0] else LABELS[harm].lower()
             return path_chart("Harmlessness against helpfulness", LABELS[helped].lower(), above, spots)
@@ -179,6 +192,13 @@ def measure_tables(metrics: Sequence[Metric], policies: Sequence[str]) -> list[t
     return [
         (g, [line for line in lines if any(line.cells)]) for g, lines in tables if any(m.group == g for m in metrics)
     ]
+
+
+def principle_lines(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Line]:
+    """A line for each principle that prompts were judged under: how a policy does where it was drawn."""
+    names = sorted({m.measure for m in metrics if m.measure.startswith(PRINCIPLE)})
+    lines = [table_line(metrics, results(policies), name, "all") for name in names]
+    return [line._replace(name=name.removeprefix(PRINCIPLE)) for line, name in zip(lines, names, strict=True)]
 
 
 def table_line(metrics: Sequence[Metric], policies: Sequence[str], measure: str, group: str) -> Line:

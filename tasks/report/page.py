@@ -6,14 +6,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tasks.evaluation.judges import ORACLE
 from tasks.report.coverage import clusters, conflicts, dead_principles
 from tasks.report.gates import gate_cautions, gate_rows, outcome
 from tasks.report.judged import ALL, judged_pairs
 from tasks.report.labels import biases, jury, label_charts, label_figures
 from tasks.report.ledger import STATUSES, account, costs, duration, short
 from tasks.report.lineage import anchor, descent, versions
-from tasks.report.material import LABELS, Material
-from tasks.report.measures import answer, cautions, frontier_chart, measure_tables, measures_chart, policy_name
+from tasks.report.material import LABELS, MATCHES, Material
+from tasks.report.measures import answer, cautions, measure_tables, measures_chart, principle_lines, shares_chart
+from tasks.report.over_optimisation import over_optimisation_chart, over_optimised
+from tasks.report.policies import policy_name, results
+from tasks.report.ratings import AXES, agreements, frontiers, judge_name, judges_of, rating_table
 from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
 from tasks.report.svg import legend_mark
@@ -39,8 +43,14 @@ def render(material: Material) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "duration": duration, "policy_name": policy_name, "anchor": anchor}
-    environment.filters |= {"outcome": outcome, "percent": percent}
-    environment.globals |= {"legend_mark": legend_mark, "STATUSES": STATUSES, "ENDINGS": ENDINGS, "FITTED": FITTED}
+    environment.filters |= {"judge_name": judge_name, "outcome": outcome, "percent": percent}
+    environment.globals |= {
+        "legend_mark": legend_mark,
+        "STATUSES": STATUSES,
+        "ENDINGS": ENDINGS,
+        "FITTED": FITTED,
+        "AXES": AXES,
+    }
     return environment.get_template("page.html.jinja").render(**sections(material))
 
 
@@ -58,7 +68,13 @@ def sections(material: Material) -> dict[str, Any]:
         "answer": answer(metrics, policies),
         "cautions": [*cautions(metrics, policies), *judge_cautions(material), *gate_cautions(gates)],
         "measures_chart": measures_chart(metrics, policies),
-        "frontier_chart": frontier_chart(metrics, policies),
+        "frontiers": frontiers(metrics, policies),
+        "shares_chart": shares_chart(metrics, policies),
+        "ratings": rating_table(metrics, policies),
+        "judges": judges_of(metrics),
+        "agreements": agreements(metrics, policies),
+        "by_principle": principle_lines(metrics, policies),
+        "results": results(policies),
         "measure_tables": measure_tables(metrics, policies),
         "settings": settings(material),
         "constitution": material.constitution,
@@ -73,8 +89,8 @@ def sections(material: Material) -> dict[str, Any]:
         "jury": jury(pairs),
         "label_figures": label_figures(pairs, tables["comparisons"], tables["preferences"]),
         "label_charts": label_charts(pairs, tables["preferences"]),
-        "training_charts": training_charts(manifests),
-        "ending": ending(manifests),
+        "training_charts": [*training_charts(manifests), *filter(None, [over_optimisation_chart(manifests)])],
+        "ending": [*ending(manifests), *filter(None, [over_optimised(manifests)])],
         "fit": reward_fit(manifests),
         "second_model": second_model(manifests),
         "left_out": left_out(manifests),
@@ -103,17 +119,27 @@ def evaluator(material: Material) -> str:
 
 def judge_cautions(material: Material) -> list[str]:
     """Who judged, and whether that is the same model that the policy was trained to please."""
-    if evaluator(material) == "micro_oracle":
-        return ["Judged by the micro world's rule-based oracle, which no training ever sees."]
-    asked = {name: manifest.derivation.models.get("feedback") for name, manifest in material.manifests.items()}
-    judge = asked["judgements"]
-    notes = ["Judged by a feedback model in both orders of presentation, not by people."]
-    if judge is not None and judge in [model for name, model in asked.items() if name.startswith(LABELS)]:
+    if evaluator(material) == ORACLE:
+        notes = ["Rates are judged by the micro world's rule-based oracle, which no training ever sees."]
+    else:
+        notes = ["Judged by a feedback model in both orders of presentation, not by people."]
+    pleased = pleased_judges(material)
+    if pleased:
         notes.append(
-            "The judge is a model whose labels the reward model was trained on: the policy was optimised to please "
-            "it, so its verdict flatters. Judge with another model before you believe the figures."
+            f"The policy was optimised to please {' and '.join(pleased)}, whose labels the reward model was trained "
+            "on, so the verdict flatters. Judge by another model (models.judges) before you believe the figures."
         )
     return notes
+
+
+def pleased_judges(material: Material) -> list[str]:
+    """The judges that are models which labelled too, by name."""
+    models = {name: manifest.derivation.models for name, manifest in material.manifests.items()}
+    labelled = {found.get("feedback") for name, found in models.items() if name.startswith(LABELS)} - {None}
+    judges = {n.removeprefix(MATCHES): found.get("model") for n, found in models.items() if n.startswith(MATCHES)}
+    if evaluator(material) != ORACLE:
+        judges["the judge of the rates"] = models["judgements"].get("feedback")
+    return [judge_name(name) for name, model in judges.items() if model in labelled]
 
 
 def settings(material: Material) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tasks.report.material import Material, rows_where
-from tasks.report.measures import policy_name
+from tasks.report.policies import place_of, policy_name, results
 from tasks.schema import Completion, Judgement, Message, Prompt, Revision, Sample
 from tasks.store.identity import digest
 
@@ -76,17 +76,19 @@ def choices(prompts: pa.Table, split: str, kind: str) -> list[tuple[str, str]]:
 
 
 def held_out_samples(material: Material, kind: str) -> list[Shown]:
-    """Some held-out prompts of one kind with the first sample of each policy."""
+    """Some held-out prompts of one kind with the first sample of each policy that is a result."""
     picked = pick(choices(material.tables["prompts"], "held_out", kind), NUM_SAMPLES)
     prompts = prompts_by_id(material.tables["prompts"], picked, "held_out")
     judged = rows_where(material.tables["judgements"], "prompt_id", picked, Judgement)
     verdicts = {(j.policy, j.prompt_id): verdict_of(j) for j in judged if j.sample == 0}
     said: dict[str, list[Said]] = defaultdict(list)
-    for place, policy in enumerate(material.policies):
+    for policy in results(material.policies):
         for row in rows_where(material.tables[f"samples/{policy}"], "prompt_id", picked, Sample):
             if row.sample == 0:
                 verdict = verdicts.get((policy, row.prompt_id), "")
-                said[row.prompt_id].append(Said(place, policy_name(policy), said_text(row), verdict))
+                said[row.prompt_id].append(
+                    Said(place_of(policy, material.policies), policy_name(policy), said_text(row), verdict)
+                )
     return [Shown(prompts[i].group or "", clip_turns(prompts[i].messages), said[i]) for i in picked]
 
 

@@ -23,7 +23,7 @@ class ReportStage(Stage):
 
     stage: ClassVar[str] = "report"
     dataset: ClassVar[str] = "report"
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
     cheap: ClassVar[bool] = True
 
     constitution: DatasetRef
@@ -38,7 +38,8 @@ class ReportStage(Stage):
     labels: dict[str, DatasetRef]
     """By evaluator."""
     gates: dict[str, DatasetRef]
-    """`start`: what had to hold before anything was made; `labels`: before they could train anything."""
+    """`start`: what had to hold before anything was made; `labels`: before they could train anything; `leakage`: before
+    anything was evaluated."""
     preferences: DatasetRef
     sl: ModelRef
     reward: ModelRef
@@ -46,12 +47,19 @@ class ReportStage(Stage):
     samples: dict[str, DatasetRef]
     """By policy, in the order of training; the first is the one the others are compared with."""
     judgements: DatasetRef
+    matches: dict[str, DatasetRef]
+    """By judge."""
     metrics: DatasetRef
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         # the page shows the whole constitution, its title too, so no slice of it and no hash of its rows will do
         shown = read_constitution(store, self.constitution).hash
-        return {"constitution": shown, "policies": list(self.samples), "evaluators": list(self.labels)}
+        return {
+            "constitution": shown,
+            "policies": list(self.samples),
+            "evaluators": list(self.labels),
+            "judges": list(self.matches),
+        }
 
     def make(self, session: Session) -> DatasetRef:
         derivation = self.derivation(session.store)
@@ -66,18 +74,23 @@ class ReportStage(Stage):
             "constitution": self.constitution,
             "prompts": self.prompts,
             "completions": self.completions,
-            **{f"gates/{name}": ref for name, ref in self.gates.items() if name != "labels"},
+            **self.gate("start"),
             "revisions": self.revisions,
             **({"improvements": self.improvements} if self.improvements else {}),
             "comparisons": self.comparisons,
             **{f"probes/{evaluator}": ref for evaluator, ref in self.probes.items()},
             **{f"labels/{evaluator}": ref for evaluator, ref in self.labels.items()},
-            **{f"gates/{name}": ref for name, ref in self.gates.items() if name == "labels"},
+            **self.gate("labels"),
             "preferences": self.preferences,
+            **self.gate("leakage"),
             **{f"samples/{policy}": ref for policy, ref in self.samples.items()},
             "judgements": self.judgements,
+            **{f"matches/{judge}": ref for judge, ref in self.matches.items()},
             "metrics": self.metrics,
         }
+
+    def gate(self, name: str) -> dict[str, DatasetRef]:
+        return {f"gates/{name}": self.gates[name]} if name in self.gates else {}
 
     def models(self) -> dict[str, ModelRef]:
         return {"models/sl": self.sl, "models/reward": self.reward, "models/rl": self.rl}

@@ -42,6 +42,9 @@ class FirstProcess:
     def on_checkpoint(self, folder: Path) -> None:
         self._send({"checkpoint": str(folder)})
 
+    def on_policy(self, folder: Path, update: int) -> None:
+        self._send({"policy": str(folder), "update": update})
+
 
 def run(job: TrainingJob, send: Callable[[Event], None], leaving: Callable[[], bool], rank: int) -> None:
     """Run the job as process `rank` of its training and tell how it went.
@@ -67,7 +70,8 @@ def lead(job: TrainingJob, send: Callable[[Event], None], leaving: Callable[[], 
         first = FirstProcess(send, curves)
         try:
             with alone(job.checkpoint, leaving):
-                result = run_job(job, Supervision(first.log, job.checkpoint, first.on_checkpoint, leaving))
+                watched = Supervision(first.log, job.checkpoint, first.on_checkpoint, leaving, first.on_policy)
+                result = run_job(job, watched)
         except Leaving:
             send({"left": {"step": first.step}})
             raise

@@ -5,6 +5,7 @@ and because a process whose starter was killed can still write to it while it le
 
     {"log": {...}}             figures of one step
     {"checkpoint": "<folder>"} a resume point that is whole
+    {"policy": "<folder>", "update": n}   a policy that is kept along the way
     {"result": {...}}          what the trainer returned
     {"left": {"step": n}}      it was asked to leave, and has written its resume point
     {"error": {...}}           see `deaths.describe`

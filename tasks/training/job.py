@@ -33,6 +33,8 @@ class TrainingJob(Frozen):
     """Folder of resume points."""
     rollouts: Path | None = None
     """File for PPO's kept episodes."""
+    kept: Path | None = None
+    """Folder for the policies that PPO keeps along the way."""
     run_name: str = "training"
     """What its curves are called."""
     launched: LaunchConfig = LaunchConfig(tracker="none")
@@ -85,6 +87,7 @@ def _run_ppo(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
         watched,
         rollouts=job.rollouts,
         held_out_reward=job.held_out_reward,
+        kept=job.kept,
     )
 
 

@@ -40,12 +40,17 @@ def no_upload(folder: Path) -> None:
     """Resume points stay where they are."""
 
 
+def keep_none(folder: Path, update: int) -> None:
+    """Policies along the way are not kept."""
+
+
 @dataclass
 class Received:
     """What the events of a training came to."""
 
     on_log: Log
     on_checkpoint: Callable[[Path], None]
+    on_policy: Callable[[Path, int], None]
     result: dict[str, Any] | None = None
     left: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
@@ -57,6 +62,8 @@ class Received:
                 self.on_log(event["log"])
             elif "checkpoint" in event:
                 self.on_checkpoint(Path(event["checkpoint"]))
+            elif "policy" in event:
+                self.on_policy(Path(event["policy"]), event["update"])
             else:
                 self.result = event.get("result", self.result)
                 self.left = event.get("left", self.left)
@@ -69,12 +76,13 @@ def launch(
     on_log: Log,
     on_checkpoint: Callable[[Path], None] = no_upload,
     log_path: Path | None = None,
+    on_policy: Callable[[Path, int], None] = keep_none,
 ) -> dict[str, Any]:
     """Run the job in processes of its own and return what its trainer returns.
 
-    `on_log` gets each log line as it comes (`step` and `num_steps` among it), `on_checkpoint` each resume point.
-    `log_path` keeps the processes' own output, appended. However this call ends, the processes end with it: they are
-    asked to leave and have `config.grace_seconds` for a resume point.
+    `on_log` gets each log line as it comes (`step` and `num_steps` among it), `on_checkpoint` each resume point,
+    `on_policy` each policy kept along the way. `log_path` keeps the processes' own output, appended. However this call
+    ends, the processes end with it: they are asked to leave and have `config.grace_seconds` for a resume point.
 
     Raises: TrainingRefused: bad input, or a training that diverges. TrainingLeft: somebody else asked it to leave.
     TrainingDied: any other failure, or death by a signal. ValueError: a launch that cannot be.
@@ -86,7 +94,7 @@ def launch(
         launched = config.model_copy(update={"tracker_folder": str(Path(config.tracker_folder).absolute())})
         job = job.model_copy(update={"events": events, "launched": launched})
         job_path.write_text(job.model_dump_json(), encoding="utf-8")
-        tail, received, memory = EventTail(events), Received(on_log, on_checkpoint), MemoryKills.now()
+        tail, received, memory = EventTail(events), Received(on_log, on_checkpoint, on_policy), MemoryKills.now()
         log_start = log_path.stat().st_size if log_path.exists() else 0
         process = guarded(
             command(job_path, config),

@@ -82,6 +82,9 @@ class PPOConfig(TrainerConfig):
     """Updates between measurements on prompts that are not trained on; the best policy measured is the result."""
     eval_prompts: int = Field(default=64, ge=0)
     """Prompts set aside for that, drawn by seed; 0: none, and the last policy is the result."""
+    keep_every: int = Field(default=0, ge=0)
+    """Updates between policies that are kept as models of their own, to be evaluated beside the result; each takes the
+    room of a model. 0: none."""
     rules: StopRules = StopRules()
     """When to end early."""
     checkpoint_every: int = Field(default=10, ge=1)

@@ -24,6 +24,8 @@ class Supervision:
     """Called with each resume point once it is whole."""
     leaving: Callable[[], bool] = lambda: False
     """Whether the trainer should write a resume point at the next step and raise `Leaving`."""
+    on_policy: Callable[[Path, int], None] = lambda folder, update: None
+    """Called with the folder of each policy that is kept along the way, and the updates behind it."""
 
 
 UNWATCHED = Supervision()

@@ -12,6 +12,7 @@ from tasks.training.ppo.best import BestPolicy
 from tasks.training.ppo.checkpoint import Progress, save_checkpoint
 from tasks.training.ppo.episodes import Episodes, Models, collect_episodes
 from tasks.training.ppo.evaluation import HeldOutReward, Prompt, check_finite, evaluate
+from tasks.training.ppo.kept import KeptPolicies
 from tasks.training.ppo.losses import adapt_kl_coef
 from tasks.training.ppo.rollout import Sampler
 from tasks.training.ppo.rules import Stop, best_evaluation, check_rules
@@ -38,6 +39,8 @@ class Training:
     watched: Supervision
     progress: Progress
     best: BestPolicy
+    kept: KeptPolicies | None = None
+    """Where policies along the way go; None keeps none."""
 
 
 def run_updates(training: Training, sample: Sampler) -> Stop | None:
@@ -55,6 +58,7 @@ def run_updates(training: Training, sample: Sampler) -> Stop | None:
         if training.measured_on and _is_due(config, progress.next_update):
             line |= _measure(training, sample)
         _log(training, line)
+        _keep_policy(training)  # first: who goes on from the resume point of this update finds its policy kept
         _keep_or_leave(training)
     return stop
 
@@ -129,6 +133,16 @@ def _log(training: Training, line: dict[str, Any]) -> None:
     if training.ranks.is_first:
         steps = {"step": training.progress.next_update, "num_steps": training.config.num_updates}
         training.watched.log({**steps, **line})
+
+
+def _keep_policy(training: Training) -> None:
+    """Write the policy out as a model where that is due."""
+    update, kept = training.progress.next_update, training.kept
+    if kept is None or update % training.config.keep_every:
+        return
+    if training.ranks.is_first:
+        training.watched.on_policy(kept.write(training.models.learner.policy, update), update)
+    training.ranks.wait()
 
 
 def _keep_or_leave(training: Training) -> None:

@@ -19,6 +19,7 @@ from tasks.training.ppo.best import BestPolicy
 from tasks.training.ppo.checkpoint import Progress, load_checkpoint
 from tasks.training.ppo.episodes import Models, load_models
 from tasks.training.ppo.evaluation import Prompt, load_held_out_reward, set_aside
+from tasks.training.ppo.kept import KeptPolicies
 from tasks.training.ppo.loop import Training, run_updates
 from tasks.training.ppo.rollout import Sampler, sample_completions
 from tasks.training.ppo.rules import Stop, choose_result
@@ -40,6 +41,7 @@ def train_ppo(
     watched: Supervision,
     rollouts: Path | None = None,
     held_out_reward: Path | None = None,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Train `policy` against `reward` on the prompts and save the best policy measured in `output`.
 
@@ -47,7 +49,8 @@ def train_ppo(
     policy is saved. Training ends early where one of `config.rules` is broken: the result is the best before.
     Where `watched` keeps resume points, a run that finds one goes on from it to exactly the result it would have
     had. `rollouts`, if given, becomes a file of JSON lines, the kept episodes: prompt (position in `prompts`), update,
-    completion, score, kl, num_tokens. Of several processes the first writes.
+    completion, score, kl, num_tokens. `kept`, if given, gets a folder for each policy kept along the way, whole once it
+    has its name. Of several processes the first writes.
 
     Returns: `algorithm`; `num_prompts` (trained on), `num_eval_prompts` (set aside), `num_too_long` (left out);
     `num_updates` (done), `best_update` and `outcome` (the result, as a number and in words), `stopped` (None or
@@ -58,7 +61,7 @@ def train_ppo(
     ranks = Ranks.join()
     room = longest_row(policy, config.max_prompt_tokens + config.max_tokens) - config.max_tokens
     with _sampler(config, ranks, policy, room + config.max_tokens) as sample:
-        training = _prepare(config, prompts, policy, reward, seed, watched, held_out_reward, ranks, room)
+        training = _prepare(config, prompts, policy, reward, seed, watched, held_out_reward, ranks, room, kept)
         stop = run_updates(training, sample)
     result = _conclude(training, stop, policy, output, rollouts)
     num_fit = len(training.trained_on) + len(training.measured_on)
@@ -75,6 +78,7 @@ def _prepare(
     held_out_reward: Path | None,
     ranks: Ranks,
     room: int,
+    kept: Path | None,
 ) -> Training:
     """A training at its start, or where its newest resume point left it."""
     torch.manual_seed(seed)  # for what is drawn while loading: adapters, and a head that the reward folder lacks
@@ -100,6 +104,7 @@ def _prepare(
         points=points,
         watched=watched,
         best=BestPolicy.load(points.newest()),
+        kept=KeptPolicies(kept, policy, config.precision) if kept and config.keep_every else None,
         progress=load_checkpoint(points, models.learner, optimizer) or Progress(kl_coef=config.kl_coef),
     )
 
