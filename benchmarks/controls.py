@@ -112,7 +112,7 @@ def swapped_run(config: AlignConfig) -> list[Metric]:
                 config=config.judge,
             )
         )
-        metrics = made(EvaluateStage(run=run, judgements=judgements))
+        metrics = made(EvaluateStage(run=run, judgements=judgements, matches={}, samples=samples))
     finally:
         close_all()
     return table_to_rows(store.read(metrics), Metric)

@@ -7,6 +7,7 @@ from flows.config import AlignConfig
 from flows.runner import Made
 from tasks.keep import KeepConfig, keep_policy
 from tasks.report import read_report
+from tasks.rl import RLStage
 from tasks.schema import DatasetRef, ModelRef, Row
 from tasks.serving import close_all
 from tasks.sft import SFTStage
@@ -52,6 +53,9 @@ class PlainCalls:
 
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage:
         return keep_policy(self.store, stage, config)
+
+    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
+        return stage.kept(self.store)
 
     def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT]:
         return table_to_rows(self.store.read(ref), row_type)

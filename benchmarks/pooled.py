@@ -10,7 +10,7 @@ them was meant cannot be told. What `benchmarks.algorithms` judged is no run, an
 import argparse
 
 from tasks.bootstrap import Interval, bootstrap_mean
-from tasks.evaluate import MEASURES
+from tasks.evaluation.judged import MEASURES
 from tasks.schema import Judgement
 from tasks.store import Store
 from tasks.store.identity import table_to_rows

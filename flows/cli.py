@@ -136,13 +136,23 @@ def show_result(result: "AlignResult") -> None:
 def figures_table(metrics: list[Any]) -> Table:
     """Measures down, policies across, each with its 95 % interval."""
     policies = list(dict.fromkeys(m.policy for m in metrics))
-    cells = {(m.measure, m.group, m.policy): m for m in metrics}
+    cells = {(m.measure, m.judge, m.group, m.policy): m for m in metrics}
     table = Table("measure", "prompts", *policies, "n", title="Held-out prompts, 95 % bootstrap intervals")
-    for measure, group in dict.fromkeys((m.measure, m.group) for m in metrics):
-        found = [cells[measure, group, p] for p in policies]
-        shown = [f"{m.value:.3f} [{m.low:.2f}, {m.high:.2f}]" for m in found]
-        table.add_row(measure.replace("_", " "), group, *shown, str(found[0].num_samples))
+    for measure, judge, group in dict.fromkeys((m.measure, m.judge, m.group) for m in metrics):
+        found = [cells.get((measure, judge, group, p)) for p in policies]
+        counts = dict.fromkeys(str(m.num_samples) for m in found if m)
+        name = f"{measure}, {judge}" if judge else measure
+        table.add_row(name.replace("_", " "), group, *map(figure, found), ", ".join(counts))
     return table
+
+
+def figure(m: Any) -> str:
+    """Value and interval: Elo and lengths to one, shares to a thousandth."""
+    if m is None:
+        return "–"
+    if m.judge or m.measure == "num_tokens":
+        return f"{m.value:.0f} [{m.low:.0f}, {m.high:.0f}]"
+    return f"{m.value:.3f} [{m.low:.2f}, {m.high:.2f}]"
 
 
 def stages_table(result: "AlignResult") -> Table:
