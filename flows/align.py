@@ -9,6 +9,7 @@ from flows.given import Given, gather
 from flows.reinforcement import Reinforced, learn_from_feedback
 from flows.runner import AlignResult, Made, Run, StageRunner
 from flows.supervised import Supervised, learn_from_revisions
+from tasks.assess import AssessStage
 from tasks.evaluate import EvaluateStage
 from tasks.evaluation.judges import ORACLE
 from tasks.judge import JudgeStage
@@ -65,7 +66,10 @@ def evaluate(
         )
     )
     matches = compare_policies(run, config, given, samples)
-    metrics = run.dataset(EvaluateStage(run=config.run, judgements=judgements, matches=matches, samples=samples))
+    assessments = assess_policies(run, config, given, samples)
+    metrics = run.dataset(
+        EvaluateStage(run=config.run, judgements=judgements, matches=matches, assessments=assessments, samples=samples)
+    )
     report = run.dataset(
         ReportStage(
             run=config.run,
@@ -85,6 +89,7 @@ def evaluate(
             samples=samples,
             judgements=judgements,
             matches=matches,
+            assessments=assessments,
             metrics=metrics,
         )
     )
@@ -120,3 +125,17 @@ def compare_policies(
         )
         for name, model in {**judges, **given.judges}.items()
     }
+
+
+def assess_policies(
+    run: StageRunner, config: AlignConfig, given: Given, samples: dict[str, DatasetRef]
+) -> DatasetRef | None:
+    """Every completion alone, by the first judge; None where it is asked nothing."""
+    if not config.assess.aspects:
+        return None
+    name, model = next(iter(given.judges.items()))
+    return run.dataset(
+        AssessStage(
+            run=config.run, prompts=given.prompts, samples=samples, judge=name, model=model, config=config.assess
+        )
+    )

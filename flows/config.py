@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from tasks.assess import AssessConfig
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
 from tasks.evaluation.judges import JURY, ORACLE
@@ -151,6 +152,8 @@ class AlignConfig(Settings):
     """Who judges them."""
     match: MatchConfig = MatchConfig()
     """How they are compared with each other."""
+    assess: AssessConfig = AssessConfig()
+    """What a judge says of each completion alone."""
 
 
 def load_config(presets: Sequence[str], file: str | None, settings: Sequence[str]) -> AlignConfig:

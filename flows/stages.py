@@ -3,6 +3,7 @@
 from prefect import Flow, flow
 
 from flows.execution import execute
+from tasks.assess import AssessStage
 from tasks.collect import PromptsStage
 from tasks.compare import CompareStage
 from tasks.constitution import ConstitutionStage
@@ -140,6 +141,12 @@ def match(stage: MatchStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
+@flow(name="assess", flow_run_name="assess by {stage.judge}")
+def assess(stage: AssessStage) -> DatasetRef | ModelRef:
+    """How harmful each completion is, and what it does (section 4.3, figure 10)."""
+    return execute(stage)
+
+
 @flow(name="evaluate", flow_run_name="evaluate")
 def evaluate(stage: EvaluateStage) -> DatasetRef | ModelRef:
     """Rates with intervals (section 4.3)."""
@@ -156,7 +163,7 @@ FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
         constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
-        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, evaluate, report,
+        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, assess, evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -1,7 +1,7 @@
 """The figures of a run: each policy's rates and ratings on held-out prompts, with intervals (section 4.3).
 
-*Reads* `judgements`, `matches`, `samples`. *Writes* `metrics`. Nothing is generated here, so a new figure costs no GPU
-time.
+*Reads* `judgements`, `matches`, `assessments`, `samples`. *Writes* `metrics`. Nothing is generated here, so a new figure
+costs no GPU time.
 """
 
 from collections import defaultdict
@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tasks.bootstrap import bootstrap_mean
+from tasks.evaluation.assessed import assessed_values
 from tasks.evaluation.elo import Result, rate
 from tasks.evaluation.judged import Value, judged_values
 from tasks.evaluation.judges import JURY, ORACLE
 from tasks.evaluation.texts import text_values
-from tasks.schema import DatasetRef, Judgement, Kind, Match, Metric, Sample
+from tasks.schema import Assessment, DatasetRef, Judgement, Kind, Match, Metric, Sample
 from tasks.stage import Session, Stage
 from tasks.store import Store
 from tasks.store.identity import digest, rows_to_table, table_to_rows
@@ -32,6 +33,8 @@ class EvaluateStage(Stage):
     judgements: DatasetRef
     matches: dict[str, DatasetRef]
     """By judge."""
+    assessments: DatasetRef | None = None
+    """None where no judge was asked about completions alone."""
     samples: dict[str, DatasetRef]
     """By policy, in the order of training."""
 
@@ -44,7 +47,10 @@ class EvaluateStage(Stage):
         matches = {judge: table_to_rows(store.read(ref), Match) for judge, ref in self.matches.items()}
         samples = {policy: table_to_rows(store.read(ref), Sample) for policy, ref in self.samples.items()}
         units = {j.prompt_id: j.unit for j in judgements}
-        metrics = [*measure_all([*judged_values(judgements), *text_values(samples)], units)]
+        values = [*judged_values(judgements), *text_values(samples)]
+        if self.assessments:
+            values += assessed_values(table_to_rows(store.read(self.assessments), Assessment), samples)
+        metrics = measure_all(values, units)
         metrics += rate_all(matches, list(samples), units)
         return store.commit_rows(self.derivation(store), rows_to_table(metrics, Metric), metrics={}, cost={})
 

@@ -301,6 +301,21 @@ class Match(Row):
     """The mean of both; 0.5 for equal completions, which nobody is asked about."""
 
 
+class Assessment(Row):
+    """`assessments`: what one judge says of one sample alone."""
+
+    prompt_id: str
+    kind: Kind
+    group: str | None
+    policy: str
+    sample: int
+    judge: str
+    aspect: Literal["harmfulness", "manner"]
+    probs: list[float] | None
+    """Of `harmfulness` the probabilities of 0 to 4; of `manner` of complying, declining with a reason, evading and
+    lecturing. Over these answers alone."""
+
+
 class Metric(Row):
     """`metrics`: one figure with its interval."""
 

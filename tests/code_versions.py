@@ -25,9 +25,9 @@ STAGES = {
     "judge": "tasks.judge", "evaluate": "tasks.evaluate", "report": "tasks.report.stage",
     "start_gates": "tasks.start_gates", "improve": "tasks.improve", "probe": "tasks.probes",
     "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
-    "leakage": "tasks.leakage", "match": "tasks.match",
+    "leakage": "tasks.leakage", "match": "tasks.match", "assess": "tasks.assess",
 }  # fmt: skip
-GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match")
+GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match", "assess")
 BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],

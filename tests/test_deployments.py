@@ -8,7 +8,18 @@ from flows.stages import FLOWS
 
 PRESETS = ("micro", "small", "paper")
 POOLS_OF_STAGES = {
-    "gpu-inference": {"respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match"},
+    "gpu-inference": {
+        "respond",
+        "revise",
+        "improve",
+        "compare",
+        "probe",
+        "label",
+        "sample",
+        "judge",
+        "match",
+        "assess",
+    },
     "gpu-training": {"sft", "reward", "held_out_reward", "rl"},
 }
 

@@ -119,6 +119,11 @@ def of_match(row: dict[str, Any]) -> dict[str, Wanted]:
     return {"prompts": prompt(row, "held_out"), **both}
 
 
+def of_assessment(row: dict[str, Any]) -> dict[str, Wanted]:
+    sample = {"row_id": f"{row['prompt_id']}/{row['sample']}"}
+    return {"prompts": prompt(row, "held_out"), f"samples.{row['policy']}": sample}
+
+
 PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "revisions": of_completion,
     "improvements": of_improvement,
@@ -127,6 +132,7 @@ PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "samples": of_prompt_held_out,
     "judgements": of_sample,
     "matches": of_match,
+    "assessments": of_assessment,
 }
 """By dataset: role of the input, or what it begins with, -> which of its rows. Others come of a training prompt, if of
 any row."""

@@ -49,6 +49,8 @@ class ReportStage(Stage):
     judgements: DatasetRef
     matches: dict[str, DatasetRef]
     """By judge."""
+    assessments: DatasetRef | None = None
+    """What a judge said of completions alone; None where it was asked nothing."""
     metrics: DatasetRef
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class ReportStage(Stage):
             **{f"samples/{policy}": ref for policy, ref in self.samples.items()},
             "judgements": self.judgements,
             **{f"matches/{judge}": ref for judge, ref in self.matches.items()},
+            **({"assessments": self.assessments} if self.assessments else {}),
             "metrics": self.metrics,
         }
 
