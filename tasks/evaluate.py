@@ -1,7 +1,7 @@
 """The figures of a run: each policy's rates and ratings on held-out prompts, with intervals (section 4.3).
 
-*Reads* `judgements`, `matches`, `assessments`, `samples`. *Writes* `metrics`. Nothing is generated here, so a new figure
-costs no GPU time.
+*Reads* `judgements`, `matches`, `assessments`, `samples`. *Writes* `metrics`. Nothing is generated here, so a new
+figure costs no GPU time.
 """
 
 from collections import defaultdict
