@@ -4,21 +4,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.config import AlignConfig
-from flows.gates import require_gates
-from flows.given import Given, gather
-from flows.reinforcement import Reinforced, learn_from_feedback
+from flows.evaluation import evaluate
+from flows.given import gather
+from flows.reinforcement import learn_from_feedback
 from flows.runner import AlignResult, Made, Run, StageRunner
-from flows.supervised import Supervised, learn_from_revisions
-from tasks.assess import AssessStage
-from tasks.evaluate import EvaluateStage
-from tasks.evaluation.judges import ORACLE
-from tasks.judge import JudgeStage
-from tasks.leakage import LeakageStage
-from tasks.match import MatchStage
-from tasks.report import ReportStage
-from tasks.sample import SampleStage
-from tasks.schema import DatasetRef, ModelRef
-from tasks.stage import RunContext
+from flows.supervised import learn_from_revisions
 
 
 @flow(name="align", flow_run_name="align seed {config.run.seed}")
@@ -35,107 +25,3 @@ def constitutional_ai(run: StageRunner, config: AlignConfig) -> Made:
     supervised = learn_from_revisions(run, config, given)
     reinforced = learn_from_feedback(run, config, given, supervised.policy)
     return evaluate(run, config, given, supervised, reinforced)
-
-
-def evaluate(
-    run: StageRunner, config: AlignConfig, given: Given, supervised: Supervised, reinforced: Reinforced
-) -> Made:
-    """What became of the policy (section 4.3)."""
-    policies = {
-        "base": given.helpful_only,
-        "sl": supervised.policy,
-        **{f"rl@{update}": policy for update, policy in reinforced.along_the_way.items()},
-        "rl": reinforced.policy,
-        **given.references,
-    }
-    leakage = held_out_from_all(run, config, given, policies)
-    samples = {
-        name: run.dataset(
-            SampleStage(run=serving_of(config, name), prompts=given.prompts, policy=policy, config=config.sample)
-        )
-        for name, policy in policies.items()
-    }
-    judgements = run.dataset(
-        JudgeStage(
-            run=config.run,
-            prompts=given.prompts,
-            samples=samples,
-            constitution=given.constitution,
-            feedback=given.feedback,
-            config=config.judge,
-        )
-    )
-    matches = compare_policies(run, config, given, samples)
-    assessments = assess_policies(run, config, given, samples)
-    metrics = run.dataset(
-        EvaluateStage(run=config.run, judgements=judgements, matches=matches, assessments=assessments, samples=samples)
-    )
-    report = run.dataset(
-        ReportStage(
-            run=config.run,
-            constitution=given.constitution,
-            prompts=given.prompts,
-            completions=supervised.completions,
-            revisions=supervised.revisions,
-            improvements=supervised.improvements,
-            comparisons=reinforced.judged.comparisons,
-            probes=reinforced.judged.probes,
-            labels=reinforced.judged.labels,
-            gates={"start": supervised.gates, "labels": reinforced.judged.gates, "leakage": leakage},
-            preferences=reinforced.judged.preferences,
-            sl=supervised.policy,
-            reward=reinforced.reward,
-            rl=reinforced.policy,
-            samples=samples,
-            judgements=judgements,
-            matches=matches,
-            assessments=assessments,
-            metrics=metrics,
-        )
-    )
-    return Made(policies, metrics, samples, report)
-
-
-def held_out_from_all(run: StageRunner, config: AlignConfig, given: Given, policies: dict[str, ModelRef]) -> DatasetRef:
-    """No policy learnt from what it is evaluated on."""
-    ours = {name: policy for name, policy in policies.items() if policy.source is None}
-    leakage = run.dataset(LeakageStage(run=config.run, prompts=given.prompts, policies=ours, config=config.gates))
-    require_gates(run, leakage)
-    return leakage
-
-
-def serving_of(config: AlignConfig, policy: str) -> RunContext:
-    """How a policy is served: as all are, or where a reference's own server is."""
-    url = next((each.url for each in config.models.references if each.name == policy), None)
-    if url is None:
-        return config.run
-    return config.run.model_copy(update={"serving": config.run.serving.model_copy(update={"url": url})})
-
-
-def compare_policies(
-    run: StageRunner, config: AlignConfig, given: Given, samples: dict[str, DatasetRef]
-) -> dict[str, DatasetRef]:
-    """Every policy against every other, by each judge; in the micro world also by its oracle, which knows."""
-    judges: dict[str, ModelRef | None] = {ORACLE: None} if config.judge.evaluator == ORACLE else {}
-    return {
-        name: run.dataset(
-            MatchStage(
-                run=config.run, prompts=given.prompts, samples=samples, judge=name, model=model, config=config.match
-            )
-        )
-        for name, model in {**judges, **given.judges}.items()
-    }
-
-
-def assess_policies(
-    run: StageRunner, config: AlignConfig, given: Given, samples: dict[str, DatasetRef]
-) -> DatasetRef | None:
-    """Every completion alone, by the first judge; None where it is asked nothing."""
-    if not config.assess.aspects:
-        return None
-    name, model = next(iter(given.judges.items()))
-    return run.dataset(
-        AssessStage(
-            run=config.run, prompts=given.prompts, samples=samples, judge=name, model=model, config=config.assess
-        )
-    )

@@ -20,6 +20,7 @@ from flows.commands.console import (
 )
 from flows.commands.labels import labels_app
 from flows.commands.lineage import lineage
+from flows.commands.matches import matches_app
 from flows.commands.plan import plan
 from flows.commands.preflight import preflight
 from flows.commands.principles import constitution_app
@@ -101,6 +102,7 @@ for command in (plan, preflight, lineage, doctor, calibrate, up, down):
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(labels_app, name="labels")
+app.add_typer(matches_app, name="matches")
 
 
 def run_align(config: "AlignConfig") -> "AlignResult":
@@ -135,6 +137,9 @@ def show_result(result: "AlignResult") -> None:
 
 def figures_table(metrics: list[Any]) -> Table:
     """Measures down, policies across, each with its 95 % interval."""
+    from tasks.evaluation.judges import ALL_POLICIES
+
+    metrics = [m for m in metrics if m.policy != ALL_POLICIES]
     policies = list(dict.fromkeys(m.policy for m in metrics))
     cells = {(m.measure, m.judge, m.group, m.policy): m for m in metrics}
     table = Table("measure", "prompts", *policies, "n", title="Held-out prompts, 95 % bootstrap intervals")

@@ -10,13 +10,13 @@ from pydantic import Field, ValidationError, field_validator
 from tasks.assess import AssessConfig
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
-from tasks.evaluation.judges import JURY, ORACLE
+from tasks.evaluation.bouts import MatchConfig
+from tasks.evaluation.judges import JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.gates.config import GatesConfig
 from tasks.improve import ImproveConfig
 from tasks.judge import JudgeConfig
 from tasks.keep import KeepConfig
 from tasks.label import LabelConfig
-from tasks.match import MatchConfig
 from tasks.preferences import PreferencesConfig
 from tasks.respond import RespondConfig
 from tasks.revise import ReviseConfig
@@ -88,7 +88,9 @@ class ModelsConfig(Settings):
     @field_validator("judges")
     @classmethod
     def _judges_have_names_of_their_own(cls, judges: tuple[Juror, ...]) -> tuple[Juror, ...]:
-        expect_own_names([ORACLE, JURY, *(judge.name for judge in judges)], "judges", "a name of Solon's own")
+        expect_own_names(
+            [ORACLE, JURY, PEOPLE, WITH_PEOPLE, *(judge.name for judge in judges)], "judges", "a name of Solon's own"
+        )
         return judges
 
     @field_validator("references")

@@ -8,6 +8,7 @@ from tasks.collect import PromptsStage
 from tasks.compare import CompareStage
 from tasks.constitution import ConstitutionStage
 from tasks.evaluate import EvaluateStage
+from tasks.human_matches import HumanMatchesStage
 from tasks.improve import ImproveStage
 from tasks.judge import JudgeStage
 from tasks.label import LabelStage
@@ -141,6 +142,12 @@ def match(stage: MatchStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
+@flow(name="human_matches", flow_run_name="human matches")
+def human_matches(stage: HumanMatchesStage) -> DatasetRef | ModelRef:
+    """What people prefer of the bouts that they were asked about."""
+    return execute(stage)
+
+
 @flow(name="assess", flow_run_name="assess by {stage.judge}")
 def assess(stage: AssessStage) -> DatasetRef | ModelRef:
     """How harmful each completion is, and what it does (section 4.3, figure 10)."""
@@ -163,7 +170,8 @@ FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
         constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
-        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, assess, evaluate, report,
+        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, human_matches, assess,
+        evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from tasks.bootstrap import bootstrap_mean
 from tasks.evaluation.assessed import assessed_values
-from tasks.evaluation.elo import Result, rate
+from tasks.evaluation.bouts import results_of
+from tasks.evaluation.elo import rate
 from tasks.evaluation.judged import Value, judged_values
-from tasks.evaluation.judges import JURY, ORACLE
+from tasks.evaluation.judges import AGREEMENT, ALL_POLICIES, JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.evaluation.texts import text_values
 from tasks.schema import Assessment, DatasetRef, Judgement, Kind, Match, Metric, Sample
 from tasks.stage import Session, Stage
@@ -51,7 +52,7 @@ class EvaluateStage(Stage):
         if self.assessments:
             values += assessed_values(table_to_rows(store.read(self.assessments), Assessment), samples)
         metrics = measure_all(values, units)
-        metrics += rate_all(matches, list(samples), units)
+        metrics += [*rate_all(matches, list(samples), units), *agree_all(matches, units)]
         return store.commit_rows(self.derivation(store), rows_to_table(metrics, Metric), metrics={}, cost={})
 
 
@@ -84,14 +85,10 @@ def measure(policy: str, name: str, group: str, values: Sequence[Value], units: 
 def rate_all(
     matches: Mapping[str, Sequence[Match]], policies: Sequence[str], units: Mapping[str, str]
 ) -> Iterator[Metric]:
-    """Elo of every policy on both kinds of prompt, by each judge and by the jury of those that are models."""
-    for judge, rows in {**matches, **jury_of(matches)}.items():
+    """Elo of every policy on both kinds of prompt, by each judge, by the jury, and by people with the first judge."""
+    for judge, rows in {**matches, **jury_of(matches), **with_people(matches)}.items():
         for kind, name in ELO.items():
-            results = [
-                Result(row.policy_a, row.policy_b, row.prob_a, units.get(row.prompt_id, row.prompt_id))
-                for row in rows
-                if row.kind == kind and row.prob_a is not None
-            ]
+            results = results_of(rows, kind, units)
             for rating in rate(results, policies):
                 yield Metric(
                     row_id=f"{rating.policy}/{name}/{judge}/all",
@@ -110,10 +107,40 @@ def rate_all(
 
 def jury_of(matches: Mapping[str, Sequence[Match]]) -> dict[str, list[Match]]:
     """The mean of what several models say of each bout that all of them judged; empty where there is but one."""
-    models = [rows for judge, rows in matches.items() if judge != ORACLE]
+    models = [rows for judge, rows in matches.items() if judge not in (ORACLE, PEOPLE)]
     if len(models) < 2:
         return {}
     by_bout = [{row.row_id: row for row in rows if row.prob_a is not None} for rows in models]
     shared = [name for name in by_bout[0] if all(name in other for other in by_bout[1:])]
     means = {name: sum(rows[name].prob_a or 0.0 for rows in by_bout) / len(by_bout) for name in shared}
     return {JURY: [by_bout[0][name].model_copy(update={"judge": JURY, "prob_a": mean}) for name, mean in means.items()]}
+
+
+def with_people(matches: Mapping[str, Sequence[Match]]) -> dict[str, list[Match]]:
+    """The first model's matches, those that people judged by their word; empty where people judged none."""
+    people = {row.row_id: row for row in matches.get(PEOPLE, ())}
+    models = [rows for judge, rows in matches.items() if judge not in (ORACLE, PEOPLE)]
+    return {WITH_PEOPLE: [people.get(row.row_id, row) for row in models[0]]} if people and models else {}
+
+
+def agree_all(matches: Mapping[str, Sequence[Match]], units: Mapping[str, str]) -> Iterator[Metric]:
+    """How often each judge prefers the same side as people, where they prefer one; over all policies together."""
+    people = {row.row_id: row.prob_a for row in matches.get(PEOPLE, ()) if row.prob_a not in (None, 0.5)}
+    for judge, rows in matches.items():
+        both = [row for row in rows if row.row_id in people and row.prob_a is not None and judge != PEOPLE]
+        if both:
+            same = [float((row.prob_a > 0.5) == (people[row.row_id] > 0.5)) for row in both]  # type: ignore[operator]
+            found = bootstrap_mean(same, [units.get(row.prompt_id, row.prompt_id) for row in both])
+            yield Metric(
+                row_id=f"{ALL_POLICIES}/{AGREEMENT}/{judge}/all",
+                reuse_key=digest([AGREEMENT, judge]),
+                policy=ALL_POLICIES,
+                measure=AGREEMENT,
+                judge=judge,
+                group="all",
+                value=found.mean,
+                low=found.low,
+                high=found.high,
+                num_samples=found.num_samples,
+                num_units=found.num_units,
+            )

@@ -25,7 +25,7 @@ T = TypeVar("T")
 StageName = Literal[
     "constitution", "prompts", "respond", "start_gates", "revise", "improve", "sft", "compare", "probe", "label",
     "label_gates", "preferences", "reward", "held_out_reward", "rl", "leakage", "sample", "judge", "match",
-    "assess", "evaluate", "report",
+    "human_matches", "assess", "evaluate", "report",
 ]  # fmt: skip
 """In the order of the method."""
 STAGES: tuple[StageName, ...] = get_args(StageName)

@@ -5,7 +5,8 @@ from itertools import combinations, islice, pairwise
 import pytest
 
 from tasks.evaluate import rate_all
-from tasks.match import MatchConfig, MatchStage, Meeting, first_of_each_kind, judge_by_oracle, match
+from tasks.evaluation.bouts import MatchConfig, Meeting, first_of_each_kind
+from tasks.match import MatchStage, judge_by_oracle, match
 from tasks.schema import Match, Sample
 from tasks.serving import Choice, FakeGenerator
 from tasks.stage import RunContext

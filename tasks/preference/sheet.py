@@ -57,34 +57,34 @@ def questions_by_id(constitution: Constitution) -> dict[str, tuple[str, str]]:
     return {everything.principle_id: (everything.text, everything.principle_hash)} | asked
 
 
-def write_sheet(path: Path, lines: Sequence[Mapping[str, str]]) -> None:
+def write_sheet(path: Path, lines: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> None:
     """Raises: SheetError: the file is there; it may hold answers."""
     if path.exists():
         raise SheetError(f"{path}: is there already and may hold answers; name another file")
     with path.open("x", encoding="utf-8-sig", newline="") as file:  # the mark tells spreadsheets that it is UTF-8
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({name: guarded(cell) for name, cell in line.items()} for line in lines)
 
 
-def read_sheet(path: Path) -> list[Line]:
+def read_sheet(path: Path, columns: Sequence[str] = COLUMNS) -> list[Line]:
     """The lines of a table, in order, empty ones left out.
 
     Raises: SheetError: not UTF-8, a column is missing or named twice, a line has too many or too few cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return read_lines(path.name, file)
+            return read_lines(path.name, file, columns)
     except UnicodeDecodeError as error:
         raise SheetError(f"{path.name}: {error}; save it as CSV in UTF-8") from error
 
 
-def read_lines(name: str, file: Iterable[str]) -> list[Line]:
+def read_lines(name: str, file: Iterable[str], columns: Sequence[str]) -> list[Line]:
     reader = csv.reader(file, strict=True)
     lines: list[Line] = []
     try:
         header = next(reader, [])
-        check_header(name, header)
+        check_header(name, header, columns)
         number = reader.line_num + 1
         for cells in reader:
             if any(cells) and len(cells) != len(header):
@@ -97,11 +97,11 @@ def read_lines(name: str, file: Iterable[str]) -> list[Line]:
     return lines
 
 
-def check_header(name: str, header: Sequence[str]) -> None:
-    missing = [column for column in COLUMNS if column not in header]
+def check_header(name: str, header: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in header]
     if missing or len(set(header)) < len(header):
         raise SheetError(
-            f"{name}:1: the columns are {', '.join(header) or 'none'}; expected {', '.join(COLUMNS)} once each, "
+            f"{name}:1: the columns are {', '.join(header) or 'none'}; expected {', '.join(columns)} once each, "
             "separated by commas (some spreadsheets save with semicolons: choose commas)"
         )
 

@@ -17,7 +17,7 @@ from tasks.report.material import LABELS, MATCHES, Material
 from tasks.report.measures import answer, cautions, measure_tables, measures_chart, principle_lines, shares_chart
 from tasks.report.over_optimisation import over_optimisation_chart, over_optimised
 from tasks.report.policies import policy_name, results
-from tasks.report.ratings import AXES, agreements, frontiers, judge_name, judges_of, rating_table
+from tasks.report.ratings import AXES, agreements, frontiers, judge_name, judges_of, rating_table, said_by_people
 from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
 from tasks.report.svg import legend_mark
@@ -73,6 +73,7 @@ def sections(material: Material) -> dict[str, Any]:
         "ratings": rating_table(metrics, policies),
         "judges": judges_of(metrics),
         "agreements": agreements(metrics, policies),
+        "people": said_by_people(metrics),
         "by_principle": principle_lines(metrics, policies),
         "results": results(policies),
         "measure_tables": measure_tables(metrics, policies),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from tasks.evaluation.judges import AGREEMENT
 from tasks.report.charts import Dot, Spot, path_chart
 from tasks.report.policies import place_of, policy_name
 from tasks.report.svg import Scale, ticks
@@ -120,6 +121,16 @@ def agreements(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Agree
                 tau = kendall([a[p].value for p in both], [b[p].value for p in both])
                 found.append(Agreement(judge_name(first), judge_name(second), name, len(both), tau))
     return found
+
+
+def said_by_people(metrics: Sequence[Metric]) -> list[str]:
+    """How often each judge prefers the side that people prefer, in sentences; none where people judged nothing."""
+    return [
+        f"{judge_name(m.judge).capitalize()} prefers the side that people prefer in {m.value:.0%} of {m.num_samples} "
+        f"comparisons (95 % interval {m.low:.0%} to {m.high:.0%}; by chance 50 %)."
+        for m in metrics
+        if m.measure == AGREEMENT
+    ]
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:
