@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
+from flows.commands.beside import beside
 from flows.commands.calibrate import calibrate
 from flows.commands.console import (
     FileOption,
@@ -97,7 +98,7 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-for command in (plan, preflight, lineage, doctor, calibrate, up, down):
+for command in (plan, preflight, lineage, doctor, calibrate, beside, up, down):
     app.command()(command)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")
