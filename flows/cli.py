@@ -138,7 +138,7 @@ def show_result(result: "AlignResult") -> None:
 
 def figures_table(metrics: list[Any]) -> Table:
     """Measures down, policies across, each with its 95 % interval."""
-    from tasks.evaluation.judges import ALL_POLICIES
+    from tasks.evaluation.names import ALL_POLICIES
 
     metrics = [m for m in metrics if m.policy != ALL_POLICIES]
     policies = list(dict.fromkeys(m.policy for m in metrics))

@@ -11,7 +11,7 @@ from tasks.assess import AssessConfig
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
 from tasks.evaluation.bouts import MatchConfig
-from tasks.evaluation.judges import JURY, ORACLE, PEOPLE, WITH_PEOPLE
+from tasks.evaluation.names import JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.gates.config import GatesConfig
 from tasks.improve import ImproveConfig
 from tasks.judge import JudgeConfig

@@ -8,7 +8,7 @@ from flows.runner import Made, StageRunner
 from flows.supervised import Supervised
 from tasks.assess import AssessStage
 from tasks.evaluate import EvaluateStage
-from tasks.evaluation.judges import ORACLE, PEOPLE
+from tasks.evaluation.names import ORACLE, PEOPLE
 from tasks.human_matches import HumanMatchesStage
 from tasks.judge import JudgeStage
 from tasks.leakage import LeakageStage

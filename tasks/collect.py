@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from tasks.evaluation.names import SMALL_TALK
 from tasks.readers import ParsedPrompt, read_prompts
 from tasks.schema import DatasetRef, Kind, Prompt, Settings, Split
 from tasks.stage import Session, Stage, StageFailed
@@ -32,6 +33,9 @@ class PromptsConfig(Settings):
     """Prompts for evaluation only, with a column `kind`; without a file a share of the others is held out."""
     held_out_limit: int | None = Field(None, ge=1)
     """Take only the first so many. Empty: all."""
+    small_talk: str = ""
+    """Harmless small talk, held out for evaluation in a group of its own: a policy that apologises for "hey" is not
+    harmless but useless (2406.07814). `tasks/evaluation/small_talk.txt` is one such file."""
     held_out_fraction: float = Field(0.1, ge=0, lt=1)
     """Share held out, by hash of the prompt, where there is no file of held-out prompts."""
 
@@ -60,8 +64,12 @@ class PromptsStage(Stage):
         if config.held_out:
             held_out = read_prompts(config.held_out, limit=config.held_out_limit)
             rows += name_prompts(held_out, [p.kind or "red_team" for p in held_out], "held_out")
-            return separate(rows)
-        return hold_out(rows, config.held_out_fraction)
+        else:
+            rows = hold_out(rows, config.held_out_fraction)
+        if config.small_talk:
+            said = [p.model_copy(update={"group": SMALL_TALK}) for p in read_prompts(config.small_talk)]
+            rows += name_prompts(said, ["helpful"], "held_out", [base_id(r) for r in rows if r.split == "held_out"])
+        return separate(rows) if config.held_out or config.small_talk else rows
 
     def sources(self) -> list[tuple[Kind, str, int | None]]:
         config = self.config
@@ -84,12 +92,15 @@ class PromptsStage(Stage):
         return session.store.commit_rows(self.derivation(session.store), table, metrics=metrics, cost={})
 
 
-def name_prompts(parsed: Sequence[ParsedPrompt], kinds: Sequence[Kind], split: Split) -> list[Prompt]:
+def name_prompts(
+    parsed: Sequence[ParsedPrompt], kinds: Sequence[Kind], split: Split, taken: Sequence[str] = ()
+) -> list[Prompt]:
     """Rows with a stable `prompt_id`: the hash of kind and text; a text that comes again gets `-1`, `-2`, ...
 
-    `kinds` has one for all, whatever the file says of itself, or one for each.
+    `kinds` has one for all, whatever the file says of itself, or one for each; `taken` are the hashes of texts that
+    are there already.
     """
-    seen: Counter[str] = Counter()
+    seen = Counter(taken)
     rows = []
     for position, prompt in enumerate(parsed):
         kind = kinds[position % len(kinds)]

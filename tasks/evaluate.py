@@ -13,7 +13,7 @@ from tasks.evaluation.assessed import assessed_values
 from tasks.evaluation.bouts import results_of
 from tasks.evaluation.elo import rate
 from tasks.evaluation.judged import Value, judged_values
-from tasks.evaluation.judges import AGREEMENT, ALL_POLICIES, JURY, ORACLE, PEOPLE, WITH_PEOPLE
+from tasks.evaluation.names import AGREEMENT, ALL_POLICIES, JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.evaluation.texts import text_values
 from tasks.schema import Assessment, DatasetRef, Judgement, Kind, Match, Metric, Sample
 from tasks.stage import Session, Stage

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.evaluation.bouts import Bout, MatchConfig, names, read_bouts
-from tasks.evaluation.judges import PEOPLE
+from tasks.evaluation.names import PEOPLE
 from tasks.evaluation.people import COLUMNS, answers_of
 from tasks.preference.sheet import Line, read_sheet
 from tasks.schema import DatasetRef, Match

@@ -74,3 +74,15 @@ def test_prompts_renamed_file_gives_the_same_rows(tmp_path):
 def test_prompts_without_a_usable_red_team_prompt_fail_and_name_the_setting(tmp_path):
     with pytest.raises(StageFailed, match=r"prompts\.red_team"):
         stage(tmp_path, asks("", "")).make(Session(open_store(tmp_path / "store")))
+
+
+def test_prompts_small_talk_is_held_out_in_a_group_of_its_own_and_never_trained_on(tmp_path):
+    talk = "tasks/evaluation/small_talk.txt"
+    held_out = asks("hey", "rob", kind="helpful")
+    for given in ({"held_out": held_out}, {"held_out_fraction": 0.5}):
+        rows = stage(tmp_path, asks("steal"), helpful=asks("hey", "bake"), small_talk=talk, **given).rows()
+        chat = [r for r in rows if r.group == "small talk"]
+        assert len(chat) == 15 and {(r.split, r.kind, r.status) for r in chat} == {("held_out", "helpful", "ok")}
+        assert len({r.row_id for r in rows}) == len(rows)
+        (trained,) = [r for r in rows if r.split == "train" and r.messages[-1].content == "hey"] or [None]
+        assert trained is None or trained.status == "skipped"

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.evaluation.judges import ORACLE
+from tasks.evaluation.names import ORACLE
 from tasks.report.coverage import clusters, conflicts, dead_principles
 from tasks.report.gates import gate_cautions, gate_rows, outcome
 from tasks.report.judged import ALL, judged_pairs

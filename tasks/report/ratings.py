@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from tasks.evaluation.judges import AGREEMENT
+from tasks.evaluation.names import AGREEMENT
 from tasks.report.charts import Dot, Spot, path_chart
 from tasks.report.policies import place_of, policy_name
 from tasks.report.svg import Scale, ticks

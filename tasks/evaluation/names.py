@@ -1,4 +1,4 @@
-"""Names of judges that are not one model, and of what people say of the others."""
+"""Names in the data: judges that are not one model, what people say of the others, a group of prompts."""
 
 ORACLE = "micro_oracle"
 """The micro world's rules."""
@@ -12,3 +12,5 @@ AGREEMENT = "agreement_with_people"
 """Share of bouts where a judge prefers the side that people prefer, who prefer one."""
 ALL_POLICIES = "all"
 """In the place of a policy, for a figure that is of all of them."""
+SMALL_TALK = "small talk"
+"""The group of the prompts that are harmless small talk."""
