@@ -14,7 +14,7 @@ from tasks.calibration import Calibration, Form, Item, calibrate, read_items, su
 from tasks.calibration.asking import NO_SWAP
 from tasks.calibration.figures import bin_numbers, form_of, preference
 from tasks.calibration.items import swap_options, without_tail
-from tasks.calibration.page import reliability_chart, render
+from tasks.calibration.page import category_rows, reliability_chart, render
 from tasks.serving import Choice, FakeGenerator
 from tests.test_report import Outline
 
@@ -114,6 +114,25 @@ def test_read_items_limit_reads_no_further_and_nothing_is_an_error(tmp_path):
     assert len(read_items(write(tmp_path, [question(0), question(1), "{"]), limit=2)) == 2
     with pytest.raises(ValueError, match="no question in it"):
         read_items(write(tmp_path, ["", " "]))
+
+
+def test_read_items_category_that_is_no_text_is_named(tmp_path):
+    items = read_items(write(tmp_path, [question(0, category="law"), question(1)]))
+    assert [item.category for item in items] == ["law", ""]
+    with pytest.raises(ValueError, match="line 1: category: expected a text, got 7"):
+        read_items(write(tmp_path, [question(0, category=7)]))
+
+
+def test_read_items_long_and_right_to_left_questions_are_as_they_were(tmp_path):
+    good, bad = "\u05d4\u05d8\u05d5\u05d1", "\u05d4\u05e8\u05e2"  # Hebrew: the good, the bad
+
+    def put(*options):
+        return "\u05de\u05d4?\n (A) {}\n (B) {}".format(*options)
+
+    long = f"Question 1? {'x' * 20_000}\n (A) the good one\n (B) the bad one"
+    first, second = read_items(write(tmp_path, [question(0, prompt=put(good, bad)), question(1, prompt=long)]))
+    assert (first.prompt, first.swapped) == (put(good, bad), put(bad, good))
+    assert second.prompt == long and len(second.swapped) == len(long)
 
 
 # --- figures -------------------------------------------------------------------------------------------------
@@ -326,6 +345,35 @@ def sure(prob_right: Any) -> FakeGenerator:
         return both if answers[text] == 0 else both[::-1]
 
     return FakeGenerator(weigh=weigh)
+
+
+def test_calibrate_by_category_tells_what_the_model_is_good_at(tmp_path):
+    rows = [question(i, "AB"[i % 2], category="law" if i < 20 else "sums") for i in range(40)]
+    calibration = calibrate(read_items(write(tmp_path, rows)), says(lambda i: 0.9 if i < 20 else 0.3))
+    law, sums = category_rows(calibration, ["accuracy"])
+    assert (law.name, law.cells[0].value) == ("law (20)", 1.0) and (sums.name, sums.cells[0].value) == (
+        "sums (20)",
+        0.0,
+    )
+    assert "By category" in render(calibration, summarise(calibration.forms), [])
+    assert category_rows(calibrate(read_items(questions(tmp_path, 4)), says(lambda i: 0.9)), ["accuracy"]) == []
+
+
+def test_calibrate_question_too_long_for_the_model_is_left_out_with_its_reason(tmp_path):
+    from tasks.serving import ServingConfig, close_all, open_generator
+    from tasks.store import resolve_external_model
+    from tasks.store.external import fetch_external
+
+    long = question(1, prompt=f"Question 1? {'word ' * 20_000}\n (A) the good one\n (B) the bad one")
+    model = resolve_external_model("tasks/micro/model")
+    try:
+        with open_generator(model, fetch_external(model), ServingConfig(engine="transformers")) as generator:
+            calibration = calibrate(read_items(write(tmp_path, [question(0), long])), generator)
+    finally:
+        close_all()
+    assert [item.line for item in calibration.items] == [1]
+    ((reason, count),) = calibration.left_out.items()
+    assert count == 1 and "tokens" in reason
 
 
 @needs_file

@@ -67,12 +67,14 @@ def calibrate(
 def show(calibration: "Calibration", summaries: "list[Summary]") -> None:
     """The figures, the differences from the first form, and what was left out."""
     from tasks.calibration.figures import MEASURES
-    from tasks.calibration.page import TITLES, differences, rows
+    from tasks.calibration.page import TITLES, category_rows, differences, rows
 
     measures = [name for name in MEASURES if name in summaries[0].figures]
     titled = f"{len(calibration.items)} questions, 95 % bootstrap intervals"
     apart = f"Differences from {summaries[0].name}, paired"
-    for title, lines in ((titled, rows(summaries, measures)), (apart, differences(summaries, measures))):
+    tables = {titled: rows(summaries, measures), apart: differences(summaries, measures)}
+    tables[f"By category, {calibration.best.name}"] = category_rows(calibration, measures)
+    for title, lines in tables.items():
         table = Table("label", *(TITLES[name] for name in measures), title=title)
         for line in lines:
             table.add_row(line.name, *(str(cell or "") for cell in line.cells))

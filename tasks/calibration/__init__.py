@@ -5,7 +5,7 @@ train on are computed side by side from the same answers, so that their differen
 """
 
 from tasks.calibration.asking import Calibration, calibrate
-from tasks.calibration.figures import Form, Summary, summarise
+from tasks.calibration.figures import Form, Summary, by_category, summarise
 from tasks.calibration.items import Item, read_items
 
-__all__ = ["Calibration", "Form", "Item", "Summary", "calibrate", "read_items", "summarise"]
+__all__ = ["Calibration", "Form", "Item", "Summary", "by_category", "calibrate", "read_items", "summarise"]

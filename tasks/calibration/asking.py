@@ -57,6 +57,11 @@ class Calibration(NamedTuple):
     mass: float
     """Median probability of the options' letters; far below 1 the model does not answer in the form it is asked."""
 
+    @property
+    def best(self) -> Form:
+        """The kind of label that says most: of both orders where there is one."""
+        return self.forms[2] if len(self.forms) > 2 else self.forms[-1]
+
 
 Ask = Callable[[Sequence[Put]], list[Answer]]
 

@@ -139,6 +139,21 @@ def error_by_chance(form: Form, seed: int) -> float:
     return float(np.mean([calibration_error(each, once)[0] for each in said]))
 
 
+def by_category(form: Form, categories: Sequence[str], seed: int = 0) -> list[Summary]:
+    """The figures of one form for each category, by name; none where there is but one."""
+    names = sorted(set(categories))
+    if len(names) < 2:
+        return []
+    return [summarise([only(form, name, categories)], seed=seed)[0] for name in names]
+
+
+def only(form: Form, category: str, categories: Sequence[str]) -> Form:
+    """The part of a form that is of one category, under the category's name."""
+    chosen = np.array([each == category for each in categories])
+    prob = None if form.prob is None else form.prob[chosen]
+    return Form(category or "no category", form.right[chosen], prob)
+
+
 def summarise(forms: Sequence[Form], units: Sequence[str] | None = None, seed: int = 0) -> list[Summary]:
     """The figures of each form on the same questions, and the paired differences from the first form.
 

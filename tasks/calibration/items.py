@@ -1,7 +1,7 @@
 """Evaluation files in the HHH format: one question a line with lettered options, of which one is right.
 
 The shape is the one the paper's evaluations were published in: JSON lines with `prompt`, `corrects` such as
-`[" (B)"]` and `incorrects` such as `[" (A)"]`; other fields are not read.
+`[" (B)"]` and `incorrects` such as `[" (A)"]`. A text in `category` groups questions; other fields are not read.
 """
 
 import json
@@ -29,6 +29,8 @@ class Item(NamedTuple):
     """Which of the letters is right."""
     swapped: str | None
     """The question with its two options in each other's place; None where they cannot be told apart."""
+    category: str = ""
+    """What the file says the question is about; empty where it does not."""
 
 
 def read_items(path: Path, limit: int | None = None) -> list[Item]:
@@ -67,7 +69,11 @@ def parse_item(line: str, number: int, where: str) -> Item:
     if len(right) != 1 or not wrong or len({*right, *wrong}) != 1 + len(wrong):
         raise ValueError(f"{where}: expected one right option and other wrong ones, got {right} and {wrong}")
     letters, prompt = tuple(sorted([*right, *wrong])), row["prompt"].strip()
-    return Item(number, prompt, letters, letters.index(right[0]), swap_options(prompt) if len(letters) == 2 else None)
+    category = row.get("category") or ""
+    if not isinstance(category, str):
+        raise ValueError(f"{where}: category: expected a text, got {json.dumps(category)[:80]}")
+    swapped = swap_options(prompt) if len(letters) == 2 else None
+    return Item(number, prompt, letters, letters.index(right[0]), swapped, category)
 
 
 def option_letters(value: Any, where: str) -> list[str]:

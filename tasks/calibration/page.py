@@ -1,6 +1,7 @@
 """The calibration of one model on one file as a page: no network, no script, like the report whose style it has."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from markupsafe import Markup
 
 import tasks.report as report
 from tasks.calibration.asking import Calibration
-from tasks.calibration.figures import MEASURES, Bin, Figure, Summary
+from tasks.calibration.figures import MEASURES, Bin, Figure, Summary, by_category
 from tasks.report.charts import THIRD, frame
 from tasks.report.svg import Scale, line, picture, tag
 
@@ -48,6 +49,8 @@ def render(calibration: Calibration, summaries: list[Summary], asked: list[tuple
         measures=[(TITLES[name], MEANINGS[name]) for name in measures],
         rows=rows(summaries, measures),
         differences=differences(summaries, measures),
+        categories=category_rows(calibration, measures),
+        best=calibration.best.name,
         first=summaries[0].name,
         charts=[(s.name, caption(s), reliability_chart(s.name, s.bins)) for s in summaries if s.bins],
     )
@@ -55,6 +58,14 @@ def render(calibration: Calibration, summaries: list[Summary], asked: list[tuple
 
 def rows(summaries: list[Summary], measures: list[str]) -> list[Row]:
     return [Row(s.name, [s.figures.get(name) for name in measures]) for s in summaries]
+
+
+def category_rows(calibration: Calibration, measures: list[str]) -> list[Row]:
+    """One for each category, named with its number of questions; none where there is but one."""
+    categories = [item.category for item in calibration.items]
+    counts = Counter(category or "no category" for category in categories)
+    found = rows(by_category(calibration.best, categories), measures)
+    return [Row(f"{row.name} ({counts[row.name]})", row.cells) for row in found]
 
 
 def differences(summaries: list[Summary], measures: list[str]) -> list[Row]:
