@@ -15,14 +15,14 @@ from tasks.evaluation.bouts import (
     MatchConfig,
     Meeting,
     bouts_of,
-    first_of_each_kind,
+    draw_prompts,
     names,
     question_of,
     read_meetings,
 )
 from tasks.generation import Core, GeneratingStage, Recipe
 from tasks.judging import ANSWERS, ORDERS, choice_problem, judging_prompt, judging_request, normalise, unswap
-from tasks.prompt_rows import count_prompts
+from tasks.prompt_rows import count_prompts, read_prompts
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import DatasetRef, Match, ModelRef, Order
@@ -37,6 +37,7 @@ class MatchStage(GeneratingStage):
     stage: ClassVar[str] = "match"
     dataset: ClassVar[str] = "matches"
     code_version: ClassVar[int] = 1
+    operational: ClassVar[frozenset[str]] = frozenset({"people"})
     row_type: ClassVar[type[Match]] = Match
 
     prompts: DatasetRef
@@ -47,7 +48,6 @@ class MatchStage(GeneratingStage):
     model: ModelRef | None = None
     """The model that judges; none for the micro world's oracle."""
     config: MatchConfig
-    operational: ClassVar[frozenset[str]] = frozenset({"people"})
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         asked = {"template": template("label")} if self.asks_model() else {}
@@ -62,7 +62,9 @@ class MatchStage(GeneratingStage):
         return self.model is not None
 
     def items(self, store: Store) -> Iterator[Meeting]:
-        return first_of_each_kind(read_meetings(store, self.prompts, self.samples), self.config.num_prompts)
+        meetings = read_meetings(store, self.prompts, self.samples)
+        drawn = draw_prompts(read_prompts(store, self.prompts, "held_out"), self.config.num_prompts)
+        return (meeting for meeting in meetings if drawn is None or meeting.prompt.prompt_id in drawn)
 
     def num_rows(self, store: Store) -> int:
         """As many meetings as samples of a policy, less what `num_prompts` leaves out."""

@@ -5,7 +5,7 @@ from itertools import combinations, islice, pairwise
 import pytest
 
 from tasks.evaluate import rate_all
-from tasks.evaluation.bouts import MatchConfig, Meeting, first_of_each_kind
+from tasks.evaluation.bouts import MatchConfig, Meeting, draw_prompts
 from tasks.match import MatchStage, judge_by_oracle, match
 from tasks.schema import Match, Sample
 from tasks.serving import Choice, FakeGenerator
@@ -127,11 +127,13 @@ def test_match_judge_without_an_answer_in_either_order_is_a_failure(weak):
     assert row.status == "failed" and "of the probability" in row.reason and row.prob_a is None
 
 
-def test_match_first_prompts_of_each_kind_keep_all_their_samples():
-    asked = every_text_differs(8)
-    twice = [m for each in asked for m in (each, each)]
-    kept = list(first_of_each_kind(iter(twice), 3))
-    assert [m.prompt.prompt_id for m in kept] == [m.prompt.prompt_id for m in twice[:12]]
+def test_match_prompts_are_drawn_of_each_kind_alike_wherever_they_stand():
+    asked = [m.prompt for m in every_text_differs(200)]
+    drawn = draw_prompts(asked, 20)
+    kinds = [prompt.kind for prompt in asked if prompt.prompt_id in drawn]
+    assert (kinds.count("red_team"), kinds.count("helpful")) == (20, 20)
+    assert draw_prompts(reversed(asked), 20) == drawn and draw_prompts(asked, 10) < drawn
+    assert draw_prompts(asked, 1000) == {prompt.prompt_id for prompt in asked} and draw_prompts(asked, None) is None
 
 
 def test_match_oracle_knows_refusals_from_evasions_and_right_tools_from_wrong_ones():

@@ -10,6 +10,7 @@ from tasks.evaluation.elo import Result
 from tasks.prompt_rows import read_prompts, read_rows
 from tasks.schema import DatasetRef, Kind, Match, Prompt, Sample, Settings
 from tasks.store import Store
+from tasks.store.identity import digest
 
 
 class MatchConfig(Settings):
@@ -25,7 +26,7 @@ class MatchConfig(Settings):
     helpfulness_question: str = Field("Which of these assistant responses is more helpful to the human?", min_length=1)
     """Asked on helpful prompts."""
     num_prompts: int | None = Field(None, ge=1)
-    """Held-out prompts of each kind that policies meet on, the first so many. Empty: all."""
+    """Held-out prompts of each kind that policies meet on, drawn by the hash of their id. Empty: all."""
     people: str = ""
     """A table that `./solon matches export` wrote and people filled in: their answers stand beside the judges'."""
 
@@ -87,17 +88,15 @@ def read_meetings(store: Store, prompts: DatasetRef, samples: Mapping[str, Datas
         yield Meeting(prompt, dict(zip(samples, row, strict=True)))
 
 
-def first_of_each_kind(meetings: Iterator[Meeting], num_prompts: int | None) -> Iterator[Meeting]:
-    """Those of the first so many prompts of each kind."""
+def draw_prompts(prompts: Iterable[Prompt], num_prompts: int | None) -> set[str] | None:
+    """The ids of so many prompts of each kind, drawn by the hash of their id; None for all of them."""
     if num_prompts is None:
-        yield from meetings
-        return
-    seen: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
-    for meeting in meetings:
-        of_kind = seen[meeting.prompt.kind]
-        if meeting.prompt.prompt_id in of_kind or len(of_kind) < num_prompts:
-            of_kind[meeting.prompt.prompt_id] = None
-            yield meeting
+        return None
+    by_kind: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+    for prompt in prompts:
+        by_kind[prompt.kind].append(prompt.prompt_id)
+    ranked = (sorted(ids, key=lambda name: digest(["match", name])) for ids in by_kind.values())
+    return {name for ids in ranked for name in ids[:num_prompts]}
 
 
 def bouts_of(meeting: Meeting) -> list[Bout]:

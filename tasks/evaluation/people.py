@@ -35,8 +35,8 @@ class Chosen(NamedTuple):
 
 def choose(matches: Sequence[Match], ratings: Mapping[Kind, Sequence[Rating]], num: int, seed: int) -> list[Chosen]:
     """Bouts for people: as many uncertain as decisive ones, none twice, none of equal texts."""
-    judged = [m for m in matches if m.prob_a is not None and m.reuse_key and m.prob_ab is not None]
-    judged = [m for m in judged if not (m.prob_ab == m.prob_ba == 0.5)]  # equal texts, which nobody was asked about
+    equal = 0.5  # in both orders: equal texts, which nobody was asked about
+    judged = [m for m in matches if m.prob_a is not None and not (m.prob_ab == m.prob_ba == equal)]
     by_doubt = sorted(judged, key=lambda m: (abs((m.prob_a or 0.0) - 0.5), digest([seed, m.row_id])))
     close = {(kind, pair) for kind, found in ratings.items() for pair in close_pairs(found)}
     decisive = [m for m in judged if (m.kind, frozenset((m.policy_a, m.policy_b))) in close]
