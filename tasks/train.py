@@ -20,6 +20,7 @@ from tasks.stage import Progress, Session, Stage
 from tasks.store import Derivation, Store, StoreError
 from tasks.store.identity import digest
 from tasks.training.examples import write_examples
+from tasks.training.folders import kept_in
 from tasks.training.job import TrainingJob
 from tasks.training.launch import keep_none, launch
 from tasks.training.launch_command import Kind, check_launch
@@ -133,8 +134,8 @@ class KeptFolders:
         shutil.rmtree(policy)
 
     def take_left_over(self) -> None:
-        for policy in sorted(self.folder.glob("update-*")):
-            self.take(policy, int(policy.name.removeprefix("update-")))
+        for update, policy in kept_in(self.folder).items():
+            self.take(policy, update)
 
 
 class History:

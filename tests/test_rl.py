@@ -1,10 +1,13 @@
 """The second phase: which prompts it learns from, what enters its identity, and several rounds of it."""
 
+from pathlib import Path
+
 import pytest
 
 from flows.align import align
+from flows.plan import make_plan
 from tasks.rl import RLStage, training_prompts
-from tasks.schema import DatasetRef, Message, ModelRef, Preference, Prompt
+from tasks.schema import DatasetRef, Message, Metric, ModelRef, Preference, Prompt
 from tasks.stage import RunContext
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
@@ -98,3 +101,26 @@ def test_rl_second_round_compares_the_newest_policy_and_learns_from_both_rounds(
     agreement = store.manifest("models/held_out_reward", held_out[1].version).metrics["final"]
     assert 0 <= agreement["held_out_models_agree"] <= 1
     assert sources[5].cites["held_out_reward"] == f"models/held_out_reward/{held_out[1].version}"
+
+
+@pytest.mark.usefixtures("prefect_home")
+def test_rl_policies_along_the_way_are_kept_planned_for_and_measured_beside_the_result(tmp_path):
+    last = "rl.ppo.eval_prompts=0"  # so the result is the policy after the last update
+    config = small_config(tmp_path, "rl.ppo.keep_every=1", last)
+    planned = [stage.stage for stage in make_plan(config).stages]
+    result = align(config)
+    assert list(result.policies) == ["base", "sl", "rl@1", "rl@2", "rl"]
+    assert planned == [stage.stage for stage in result.stages]
+    first, second, rl = (result.policies[name] for name in ("rl@1", "rl@2", "rl"))
+    assert first.content_hash != second.content_hash == rl.content_hash
+    store = Store.open(config.run.store)
+    metrics = table_to_rows(store.read(result.metrics), Metric)
+    for judge in ("micro_oracle", "feedback"):
+        rated = [m.policy for m in metrics if (m.judge, m.measure) == (judge, "harmlessness_elo")]
+        assert rated == list(result.policies)
+    elos = {m.policy: m.value for m in metrics if (m.judge, m.measure) == ("feedback", "helpfulness_elo")}
+    assert elos["base"] == 0 and elos["rl@2"] == pytest.approx(elos["rl"], abs=1e-6)  # the same model, the same draws
+    page = Path(result.report_path).read_text()
+    assert "RL@1" in page and "The policy was optimised to please feedback" in page
+    assert make_plan(config).is_fresh
+    assert all(stage.reused for stage in align(config).stages)

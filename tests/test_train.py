@@ -19,6 +19,7 @@ from tasks.store import Derivation, Store, StoreUnavailable
 from tasks.train import History, run_training, thinned
 from tasks.training.config import SFTConfig
 from tasks.training.examples import SFTExample
+from tasks.training.folders import kept_in, kept_name
 from tasks.training.job import TrainingJob
 from tasks.training.launch import TrainingDied
 from tasks.training.launch_config import LaunchConfig
@@ -79,10 +80,14 @@ def stage(store: Store, tmp_path: Path) -> SomeStage:
 def trained_by(monkeypatch: pytest.MonkeyPatch, trainer: Trainer) -> None:
     """Let this function be the training process."""
 
-    def launch(job: TrainingJob, config: LaunchConfig, on_log: Any, on_checkpoint: Any, log_path: Path) -> dict:
+    def launch(
+        job: TrainingJob, config: LaunchConfig, on_log: Any, on_checkpoint: Any, log_path: Path, on_policy: Any
+    ) -> dict:
         with log_path.open("a") as log:
             log.write("said by the process\n")
         result = trainer(job, on_log, on_checkpoint)
+        for update, folder in kept_in(job.kept).items() if job.kept else ():
+            on_policy(folder, update)
         model_folder(job.output)
         return result
 
@@ -151,6 +156,42 @@ def test_training_that_fails_keeps_its_log_and_its_resume_points(store, stage, m
     assert store.find(DATASET, version) is None
     assert store.get_blob(DATASET, version, "training.log") == b"said by the process\n"
     assert store.checkpoint_newest(DATASET, version) == "step-00000004"
+
+
+def test_training_hands_on_the_policies_that_it_keeps_and_those_that_a_killed_run_left(store, stage, monkeypatch):
+    taken: list[tuple[int, bytes]] = []
+
+    def take(folder: Path, update: int) -> None:
+        taken.append((update, (folder / "model.safetensors").read_bytes()))
+
+    def keep(job: TrainingJob, update: int) -> None:
+        assert job.kept
+        folder = job.kept / kept_name(update)
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes([update]))
+
+    class Keeping(SomeStage):
+        def make(self, session: Session) -> ModelRef:
+            return run_training(self, session, SFTConfig(max_tokens=64), EXAMPLES, "sft", self.policy, on_policy=take)
+
+    def killed(job, on_log, on_checkpoint):
+        keep(job, 2)
+        raise KeyboardInterrupt  # before whoever started it heard of the policy
+
+    def ends(job, on_log, on_checkpoint):
+        assert taken == [(2, b"\x02")]  # before anything is trained on
+        keep(job, 4)
+        return {}
+
+    keeping = Keeping(run=stage.run, policy=stage.policy)
+    trained_by(monkeypatch, killed)
+    with pytest.raises(KeyboardInterrupt):
+        keeping.make(Session(store))
+    trained_by(monkeypatch, ends)
+    keeping.make(Session(store))
+    assert taken == [(2, b"\x02"), (4, b"\x04")]
+    (of_store,) = (store.cache / "training").iterdir()
+    assert not list(of_store.iterdir())
 
 
 def test_training_goes_on_from_the_stores_resume_point_on_another_machine(store, stage, monkeypatch, tmp_path):

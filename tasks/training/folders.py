@@ -70,6 +70,19 @@ def save_model(model: "PreTrainedModel", tokenizer_folder: Path, output: Path, p
             shutil.copyfile(tokenizer_folder / name, output / name)
 
 
+KEPT = "update-"
+
+
+def kept_name(update: int) -> str:
+    """Of the folder of a policy that is kept along the way, after so many updates."""
+    return f"{KEPT}{update:08d}"
+
+
+def kept_in(folder: Path) -> dict[int, Path]:
+    """The policies kept in a folder, by the updates behind them, in order; none where there is no such folder."""
+    return {int(path.name.removeprefix(KEPT)): path for path in sorted(folder.glob(f"{KEPT}*"))}
+
+
 def write_json(path: Path, value: object) -> None:
     """Sorted keys, so that the same value is the same file.
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from tasks.training.adapters import merged
 from tasks.training.config import Precision
-from tasks.training.folders import save_model
+from tasks.training.folders import kept_name, save_model
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,11 @@ class KeptPolicies:
 
     def write(self, policy: PreTrainedModel, update: int) -> Path:
         """The policy as it is now; it goes on as it was. The folder has its name once it is whole."""
-        folder, unfinished = self.folder / policy_name(update), self.folder / ".unfinished"
+        folder, unfinished = self.folder / kept_name(update), self.folder / ".unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save_model(merged(on_cpu(policy)), self.source, unfinished, self.precision)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before anybody took it
         return unfinished.rename(folder)
-
-
-def policy_name(update: int) -> str:
-    """Of the folder of the policy after so many updates."""
-    return f"update-{update:08d}"
 
 
 def on_cpu(model: PreTrainedModel) -> PreTrainedModel:
