@@ -139,9 +139,10 @@ def show_result(result: "AlignResult") -> None:
 def figures_table(metrics: list[Any]) -> Table:
     """Measures down, policies across, each with its 95 % interval."""
     from tasks.evaluation.names import ALL_POLICIES
+    from tasks.report.policies import results
 
     metrics = [m for m in metrics if m.policy != ALL_POLICIES]
-    policies = list(dict.fromkeys(m.policy for m in metrics))
+    policies = results(list(dict.fromkeys(m.policy for m in metrics)))
     cells = {(m.measure, m.judge, m.group, m.policy): m for m in metrics}
     table = Table("measure", "prompts", *policies, "n", title="Held-out prompts, 95 % bootstrap intervals")
     for measure, judge, group in dict.fromkeys((m.measure, m.judge, m.group) for m in metrics):

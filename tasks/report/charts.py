@@ -35,6 +35,8 @@ class Spot(NamedTuple):
 
     x: Dot
     y: Dot
+    named: bool = True
+    """Whether its name stands beside it: of many policies along the way it would hide the others."""
 
 
 def dot_chart(title: str, groups: Sequence[tuple[str, Sequence[Dot]]]) -> Markup:
@@ -83,8 +85,9 @@ def path_chart(
     parts += [label(x.start + 8, y.end + 14, f"↑ {y_label}", "tick halo"), *crosses(spots, x, y)]
     parts += [line(*a, *b, "path") for a, b in pairwise(at)]
     parts += [marker(s.y.place, *p, s.y.text()) for s, p in zip(spots, at, strict=True)]
-    heights = spread([p[1] + 4 for p in at], 16)
-    for spot, (left, _), height in zip(spots, at, heights, strict=True):
+    named = [(spot, place) for spot, place in zip(spots, at, strict=True) if spot.named]
+    heights = spread([place[1] + 4 for _, place in named], 16)
+    for (spot, (left, _)), height in zip(named, heights, strict=True):
         side, anchor = (-13, "end") if left > HALF / 2 else (13, "start")
         parts.append(label(left + side, height, spot.y.name, "strong halo", anchor))
     described = "; ".join(f"{s.y.name}: {x_label} {s.x.value:.3g}, {y_label} {s.y.value:.3g}" for s in spots)

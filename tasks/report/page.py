@@ -16,7 +16,7 @@ from tasks.report.lineage import anchor, descent, versions
 from tasks.report.material import LABELS, MATCHES, Material
 from tasks.report.measures import answer, cautions, measure_tables, measures_chart, principle_lines, shares_chart
 from tasks.report.over_optimisation import over_optimisation_chart, over_optimised
-from tasks.report.policies import policy_name, results
+from tasks.report.policies import ALONG_THE_WAY, policy_name, results
 from tasks.report.ratings import AXES, agreements, frontiers, judge_name, judges_of, rating_table, said_by_people
 from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
@@ -50,6 +50,7 @@ def render(material: Material) -> str:
         "ENDINGS": ENDINGS,
         "FITTED": FITTED,
         "AXES": AXES,
+        "ALONG_THE_WAY": ALONG_THE_WAY,
     }
     return environment.get_template("page.html.jinja").render(**sections(material))
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tasks.evaluation.names import AGREEMENT
 from tasks.report.charts import Dot, Spot, path_chart
-from tasks.report.policies import place_of, policy_name
+from tasks.report.policies import is_along_the_way, place_of, policy_name
 from tasks.report.svg import Scale, ticks
 from tasks.schema import Metric
 
@@ -63,7 +63,7 @@ def frontiers(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Fronti
         spots = spots_of(metrics, policies, judge)
         if len(spots) > 1:
             title = f"Harmlessness against helpfulness, by {judge_name(judge)}"
-            x, y = elo_scale([s.x for s in spots], 52, 404), elo_scale([s.y for s in spots], 340, 14)
+            x, y = elo_scales(spots)
             chart = path_chart(
                 title, "helpfulness, Elo", "harmlessness, Elo", spots, x, y, ticks(x.low, x.high, TICKS),
                 ticks(y.low, y.high, TICKS),
@@ -76,18 +76,29 @@ def frontiers(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Fronti
 def spots_of(metrics: Sequence[Metric], policies: Sequence[str], judge: str) -> list[Spot]:
     """In the order of training."""
     xs, ys = (ratings_of(metrics, judge, axis) for axis in (HELPFUL, HARMLESS))
-    return [Spot(dot(xs[p], policies), dot(ys[p], policies)) for p in policies if p in xs and p in ys]
+    return [
+        Spot(dot(xs[p], policies), dot(ys[p], policies), named=not is_along_the_way(p))
+        for p in policies
+        if p in xs and p in ys
+    ]
 
 
 def dot(m: Metric, policies: Sequence[str]) -> Dot:
     return Dot(place_of(m.policy, policies), policy_name(m.policy), m.value, m.low, m.high)
 
 
-def elo_scale(dots: Sequence[Dot], start: float, end: float) -> Scale:
-    """Over all intervals, with room at both ends."""
-    low, high = min(d.low for d in dots), max(d.high for d in dots)
-    room = max(0.08 * (high - low), 10.0)
-    return Scale(low - room, high + room, start, end)
+def elo_scales(spots: Sequence[Spot]) -> tuple[Scale, Scale]:
+    """Axes of equal span with room at the ends: the same Elo has the same length on both."""
+    ends = [bounds([s.x for s in spots]), bounds([s.y for s in spots])]
+    half = 0.58 * max(max(high - low for low, high in ends), 20.0)
+    (left, right), (low, high) = ends
+    x, y = (left + right) / 2, (low + high) / 2
+    return Scale(x - half, x + half, 52, 404), Scale(y - half, y + half, 340, 14)
+
+
+def bounds(dots: Sequence[Dot]) -> tuple[float, float]:
+    """Of all intervals."""
+    return min(d.low for d in dots), max(d.high for d in dots)
 
 
 def rating_table(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Rated]:
@@ -101,7 +112,12 @@ def rating_table(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Rat
 
 
 def cell(m: Metric | None) -> tuple[str, str]:
-    return ("–", "") if m is None else (f"{m.value:+.0f}", f"{m.low:+.0f} to {m.high:+.0f}")
+    return ("–", "") if m is None else (signed(m.value), f"{signed(m.low)} to {signed(m.high)}")
+
+
+def signed(elo: float) -> str:
+    """To one Elo, and nothing is +0."""
+    return f"{round(elo):+d}".replace("-", "−")
 
 
 def num_of(found: Sequence[Metric]) -> str:
