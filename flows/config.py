@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
+from flows.models_config import ModelsConfig
 from tasks.assess import AssessConfig
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
 from tasks.evaluation.bouts import MatchConfig
-from tasks.evaluation.names import JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.gates.config import GatesConfig
 from tasks.improve import ImproveConfig
 from tasks.judge import JudgeConfig
@@ -32,12 +32,6 @@ PRESETS = ROOT / "deployments" / "presets"
 CONSTITUTIONS = ROOT / "constitutions"
 
 
-POLICIES = ("base", "sl", "rl")
-"""Names of the policies that every run has; those along the way are `rl@` and their updates."""
-FEEDBACK = "feedback"
-"""Name of the first evaluator; the jury's others have the names that the config gives them."""
-
-
 class ConfigError(ValueError):
     """A setting is unknown, missing or out of range; the message names it."""
 
@@ -45,72 +39,6 @@ class ConfigError(ValueError):
 def offer_constitutions(field: dict[str, Any]) -> None:
     """A form offers the constitutions that are there; elsewhere any file will do."""
     field["enum"] = sorted(f"constitutions/{path.name}" for path in CONSTITUTIONS.glob("*.yaml"))
-
-
-class Juror(Settings):
-    """A further model that judges."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    """A name of yours for it: its labels are told by this."""
-    model: str = Field(min_length=1)
-    """Folder, or hub name with an optional `@revision`."""
-
-
-class Reference(Settings):
-    """A policy from elsewhere that this run's policies are measured beside."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    """A name of yours for it."""
-    model: str = Field(min_length=1)
-    """Folder, or hub name with an optional `@revision`."""
-    url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
-    """A running vLLM server that serves it, which is checked before it is used. Empty: it is served as the others."""
-
-
-class ModelsConfig(Settings):
-    """The models a run starts from: folders, or hub names with an optional `@revision`."""
-
-    helpful_only: str = Field(min_length=1)
-    """Answers red-team prompts, criticises and revises (the paper: a helpful-only RLHF model)."""
-    pretrained: str = Field(min_length=1)
-    """What supervised finetuning starts from (the paper: a pretrained model)."""
-    feedback: str = Field(min_length=1)
-    """Judges comparisons (the paper: a pretrained model)."""
-    jury: tuple[Juror, ...] = ()
-    """Further models that judge. Each has labels of its own, so adding one changes none of the others."""
-
-    judges: tuple[Juror, ...] = ()
-    """Models that compare the policies at the end, in place of those that labelled: a policy was trained to please
-    these, which the report says where they judge."""
-    references: tuple[Reference, ...] = ()
-    """Policies from elsewhere to compare with."""
-
-    @field_validator("judges")
-    @classmethod
-    def _judges_have_names_of_their_own(cls, judges: tuple[Juror, ...]) -> tuple[Juror, ...]:
-        expect_own_names(
-            [ORACLE, JURY, PEOPLE, WITH_PEOPLE, *(judge.name for judge in judges)], "judges", "a name of Solon's own"
-        )
-        return judges
-
-    @field_validator("references")
-    @classmethod
-    def _references_have_names_of_their_own(cls, references: tuple[Reference, ...]) -> tuple[Reference, ...]:
-        expect_own_names([*POLICIES, *(each.name for each in references)], "policies", "one that this run makes")
-        return references
-
-    @field_validator("jury")
-    @classmethod
-    def _has_names_of_its_own(cls, jury: tuple[Juror, ...]) -> tuple[Juror, ...]:
-        expect_own_names([FEEDBACK, *(juror.name for juror in jury)], "evaluators", "models.feedback")
-        return jury
-
-
-def expect_own_names(names: Sequence[str], what: str, first: str) -> None:
-    """Raises: ValueError: a name comes twice; `first` says what the first ones are, which the user did not name."""
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise ValueError(f"two {what} are named {name!r} ({names[0]!r} is {first}); rename one")
 
 
 class AlignConfig(Settings):

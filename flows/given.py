@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from constitutions import Constitution, load_constitution
-from flows.config import FEEDBACK, AlignConfig, ConfigError
+from flows.config import AlignConfig, ConfigError
+from flows.models_config import FEEDBACK
 from flows.runner import StageRunner
 from tasks.collect import PromptsStage
 from tasks.constitution import ConstitutionStage, read_constitution

@@ -8,7 +8,8 @@ from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel, Field
 
 from flows.align import align
-from flows.config import AlignConfig, Juror, load_config
+from flows.config import AlignConfig, load_config
+from flows.models_config import Juror, ModelsConfig
 from tasks.forms import title
 from tasks.schema import Frozen, Settings
 
@@ -126,3 +127,17 @@ def test_models_two_evaluators_of_one_name_are_refused(names):
     models["jury"] = [Juror(name=name, model="x").model_dump() for name in names]
     with pytest.raises(ValueError, match=rf"jury\n.*two evaluators are named '{names[0]}'"):
         AlignConfig.model_validate({"models": models, "prompts": {}})
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "said"),
+    [
+        ("judges", "people", "two judges are named 'people' .'people' is a name of Solon's own."),
+        ("jury", "micro_oracle", "two evaluators are named 'micro_oracle'"),
+        ("references", "rl", "two policies are named 'rl' .'rl' is a policy of this run."),
+    ],
+)
+def test_models_names_that_figures_have_already_are_refused(field, name, said):
+    models = {"helpful_only": "a", "pretrained": "b", "feedback": "c", field: [{"name": name, "model": "d"}]}
+    with pytest.raises(ValueError, match=said):
+        ModelsConfig.model_validate(models)
