@@ -23,15 +23,17 @@ def tournament(truth, num_prompts, rng, repeats=1):
 
 
 @pytest.mark.parametrize(
-    ("num_tournaments", "least", "most"),
+    ("num_tournaments", "num_resamples", "least", "most"),
     # where 95 % hold, so many come out between these in all but one case of a hundred
-    [(30, 0.88, 0.995), pytest.param(200, 0.923, 0.975, marks=pytest.mark.long)],
+    [(30, 300, 0.88, 0.995), pytest.param(200, 1000, 0.923, 0.975, marks=pytest.mark.long)],
 )
-def test_elo_known_ratings_lie_within_their_intervals_as_often_as_these_say(num_tournaments, least, most):
+def test_elo_known_ratings_lie_within_their_intervals_as_often_as_these_say(
+    num_tournaments, num_resamples, least, most
+):
     held = of = 0
     for number in range(num_tournaments):
         results = tournament(TRUTH, 120, random.Random(number))
-        for rating in rate(results, list(TRUTH), seed=number)[1:]:
+        for rating in rate(results, list(TRUTH), number, num_resamples)[1:]:
             held += rating.low <= TRUTH[rating.policy] <= rating.high
             of += 1
     print(f"{held} of {of} within their interval: {held / of:.1%}")
