@@ -1,6 +1,6 @@
 """Two runs side by side, such as before and after an amendment: what changed in the principles, and in the policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from constitutions.diff import diff_constitutions
 from tasks.constitution import read_constitution
 from tasks.report.measures import HARM, HELP, direction, measure_label, measure_names, series
 from tasks.report.policies import course, policy_name
-from tasks.report.ratings import AXES, Frontier, frontiers, judge_name, judges_of, ratings_of
+from tasks.report.ratings import AXES, Frontier, frontiers, judge_name, judges_of, ratings_of, signed
 from tasks.report.samples import clip, pick
 from tasks.schema import DatasetRef, Metric, Prompt, Sample
 from tasks.store import Manifest, Store
@@ -112,7 +112,7 @@ def changes_of(before: Side, after: Side) -> list[Change]:
     for name in measure_names([*before.metrics, *after.metrics]):
         sides = [series(side.metrics, [side.last], name) for side in (before, after)]
         if all(sides):
-            found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}"))
+            found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}".format))
     return [*found, *rating_changes(before, after)]
 
 
@@ -123,12 +123,12 @@ def rating_changes(before: Side, after: Side) -> list[Change]:
         for axis, name in AXES.items():
             sides = [ratings_of(side.metrics, judge, axis).get(side.last) for side in (before, after)]
             if sides[0] and sides[1]:
-                found.append(change(f"Elo of {name}, by {judge_name(judge)}", sides[0], sides[1], "{:+.0f}"))
+                found.append(change(f"Elo of {name}, by {judge_name(judge)}", sides[0], sides[1], signed))
     return found
 
 
-def change(name: str, old: Metric, new: Metric, form: str) -> Change:
-    cells = [f"{form} [{form}, {form}]".format(m.value, m.low, m.high) for m in (old, new)]
+def change(name: str, old: Metric, new: Metric, shown: Callable[[float], str]) -> Change:
+    cells = [f"{shown(m.value)} [{shown(m.low)}, {shown(m.high)}]" for m in (old, new)]
     return Change(name, cells[0], cells[1], direction(old, new))
 
 
