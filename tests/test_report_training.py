@@ -181,20 +181,27 @@ def test_over_optimisation_is_told_where_only_the_model_that_trains_goes_on_risi
     course = reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 0.5), (3.0, -0.2))
     said = over_optimised(manifests(PPO | {"evaluations": course}))
     assert "rose by 3.00" in said and "fell by 0.20" in said
+    assert "confirms 0% of the rise: the reward model was over-optimised" in said
     assert "exploited: from update 5 on its score went up by 2.00 while the second one's went down by 1.10" in said
+
+
+def test_over_optimisation_is_told_where_the_second_model_sees_little_of_the_rise():
+    said = over_optimised(manifests(PPO | {"evaluations": reward_course((0.0, 0.0), (1.0, 0.2), (2.0, 0.3))}))
+    assert "confirms 15% of the rise: the reward model was over-optimised" in said and "exploited" not in said
 
 
 @pytest.mark.parametrize(
     "course",
     [
         reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 1.6)),  # both rise
-        reward_course((0.0, 0.0), (1.0, 0.9), (2.0, 0.85)),  # a fall that is nothing
+        reward_course((0.0, 0.0), (1.0, 0.9), (1.2, 0.85)),  # a fall that is nothing
         reward_course((0.0, 0.0), (1.0, 0.9), (0.5, 0.3)),  # both fall: the policy got worse, nothing was exploited
     ],
 )
 def test_over_optimisation_is_not_told_where_both_agree(course):
     said = over_optimised(manifests(PPO | {"evaluations": course}))
-    assert said.startswith("From the SL policy to update 10") and "exploited" not in said
+    assert said.startswith("From the SL policy to update 10")
+    assert "exploited" not in said and "over-optimised" not in said
 
 
 def test_over_optimisation_needs_a_second_model_for_words_and_two_policies_for_a_chart():

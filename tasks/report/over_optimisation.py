@@ -17,6 +17,10 @@ NOTABLE = 0.1
 """Standard deviations of the SL policy's samples: a smaller rise or fall is told as none."""
 
 
+LEAST_CONFIRMED = 0.5
+"""Of a rise: below, it is called over-optimisation."""
+
+
 class Point(NamedTuple):
     """One measured policy."""
 
@@ -68,13 +72,25 @@ def over_optimised(manifests: Mapping[str, Manifest]) -> str:
         f"From the SL policy to update {last.update} the score by the reward model {went(rises[0])}, that by the "
         f"second one, which trains nothing, {went(rises[1])}"
     )
+    said = f"{said}.{confirmed(*rises)}"
     turn = turning_point(points)
     if turn is None:
-        return f"{said}."
+        return said
     return (
-        f"{said}. The reward model was exploited: from update {turn.update} on its score went up by "
+        f"{said} The reward model was exploited: from update {turn.update} on its score went up by "
         f"{last.score - turn.score:.2f} while the second one's went down by {turn.held_out - last.held_out:.2f}."  # type: ignore[operator]
     )
+
+
+def confirmed(rise: float, held_out_rise: float) -> str:
+    """How much of a rise the second model sees too: both scores are in spreads of the SL policy's samples."""
+    if rise < NOTABLE:
+        return ""
+    share = max(held_out_rise, 0.0) / rise
+    rest = (
+        ": the reward model was over-optimised, most of the rise is its own liking" if share < LEAST_CONFIRMED else ""
+    )
+    return f" The second one confirms {min(share, 1.0):.0%} of the rise{rest}."
 
 
 def turning_point(points: Sequence[Point]) -> Point | None:
