@@ -26,7 +26,7 @@ def report_stage(refs: dict[str, Any]) -> ReportStage:
     rest = {name: ref for name, ref in refs.items() if not name.startswith("samples.")}
     labels = {"feedback": rest.pop("labels")}
     return ReportStage.model_validate(
-        {"run": RUN, "samples": samples, "labels": labels, "probes": {}, "gates": {}, **rest}
+        {"run": RUN, "samples": samples, "labels": labels, "probes": {}, "gates": {}, "matches": {}, **rest}
     )
 
 

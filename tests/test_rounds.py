@@ -80,6 +80,8 @@ class World:
             evaluators={FEEDBACK: FAKE_MODEL},
             constitution=commit_constitution(self.store, constitution_of("one", "two")),
             prompts=commit(self.store, "prompts", prompts, Prompt),
+            judges={FEEDBACK: FAKE_MODEL},
+            references={},
         )
         self.completions = commit(self.store, "completions", given, Completion)
 
