@@ -71,16 +71,17 @@ class Pages:
         if message.type == "error" and url.startswith(self.base) and not url.endswith((".svg", ".png", ".ico")):
             self.console_errors.append(f"{message.text} ({url})")
 
-    def tell(self, gesture: Callable[[], None]) -> None:
+    def tell(self, gesture: Callable[[], None]) -> Response:
         """Make a gesture that tells the server something; again where its database was locked, as a person would.
 
-        Raises: AssertionError: it was locked five times.
+        Raises: AssertionError: it was locked five times, or said that it would not.
         """
         for _ in range(5):
             with self.page.expect_response(is_telling) as answer:
                 gesture()
             if answer.value.status != 503:
-                return
+                assert answer.value.ok, f"{answer.value.url}: {answer.value.status} {answer.value.text()[:1000]}"
+                return answer.value
             self.page.keyboard.press("Escape")  # what is still open
         raise AssertionError(f"the server was busy at {self.page.url:.200}")
 
@@ -149,13 +150,13 @@ class Pages:
         return self.submit(form)
 
     def submit(self, form: Form) -> str:
-        """Start the run of a filled form and open its page, to which a notice leads for some seconds; gives its id."""
-        notice = self.page.get_by_role("button", name="View run")
-        self.tell(form.submit_button.click)
-        notice.click()
-        self.page.wait_for_url("**/runs/flow-run/**")
-        expect(self._badge).to_be_visible()
-        return self.page.url.partition("/flow-run/")[2].partition("?")[0]
+        """Start the run of a filled form and open its page; gives its id.
+
+        A notice leads there too, but only for some seconds, which a page that is busy with so large a form may miss.
+        """
+        run = str(self.tell(form.submit_button.click).json()["id"])
+        self.open_run(run)
+        return run
 
     def open_run(self, run: str) -> Self:
         """A run's page, by id."""
