@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from tasks.bootstrap import bootstrap_mean
+from tasks.bootstrap import Interval, bootstrap_mean
 from tasks.evaluation.assessed import assessed_values
 from tasks.evaluation.bouts import results_of
 from tasks.evaluation.elo import rate
@@ -67,18 +67,25 @@ def measure_all(values: Iterable[Value], units: Mapping[str, str]) -> list[Metri
 
 def measure(policy: str, name: str, group: str, values: Sequence[Value], units: Mapping[str, str]) -> Metric:
     """One measure of one policy in one group."""
-    interval = bootstrap_mean([v.value for v in values], [units.get(v.prompt_id, v.prompt_id) for v in values])
+    found = bootstrap_mean([v.value for v in values], [units.get(v.prompt_id, v.prompt_id) for v in values])
+    return metric(policy, name, group, found)
+
+
+def metric(policy: str, name: str, group: str, found: Interval, judge: str = "") -> Metric:
+    """A figure as a row; `judge` where several give the same measure."""
+    place = [policy, name, *([judge] if judge else []), group]
     return Metric(
-        row_id=f"{policy}/{name}/{group}",
-        reuse_key=digest([policy, name, group]),
+        row_id="/".join(place),
+        reuse_key=digest(place),
         policy=policy,
         measure=name,
+        judge=judge,
         group=group,
-        value=interval.mean,
-        low=interval.low,
-        high=interval.high,
-        num_samples=interval.num_samples,
-        num_units=interval.num_units,
+        value=found.mean,
+        low=found.low,
+        high=found.high,
+        num_samples=found.num_samples,
+        num_units=found.num_units,
     )
 
 
@@ -90,19 +97,7 @@ def rate_all(
         for kind, name in ELO.items():
             results = results_of(rows, kind, units)
             for rating in rate(results, policies):
-                yield Metric(
-                    row_id=f"{rating.policy}/{name}/{judge}/all",
-                    reuse_key=digest([rating.policy, name, judge]),
-                    policy=rating.policy,
-                    measure=name,
-                    judge=judge,
-                    group="all",
-                    value=rating.elo,
-                    low=rating.low,
-                    high=rating.high,
-                    num_samples=rating.num_results,
-                    num_units=rating.num_units,
-                )
+                yield metric(rating.policy, name, "all", Interval(*rating[1:]), judge)
 
 
 def jury_of(matches: Mapping[str, Sequence[Match]]) -> dict[str, list[Match]]:
@@ -129,18 +124,12 @@ def agree_all(matches: Mapping[str, Sequence[Match]], units: Mapping[str, str]) 
     for judge, rows in matches.items():
         both = [row for row in rows if row.row_id in people and row.prob_a is not None and judge != PEOPLE]
         if both:
-            same = [float((row.prob_a > 0.5) == (people[row.row_id] > 0.5)) for row in both]  # type: ignore[operator]
+            same = [same_side(row.prob_a, people[row.row_id]) for row in both]
             found = bootstrap_mean(same, [units.get(row.prompt_id, row.prompt_id) for row in both])
-            yield Metric(
-                row_id=f"{ALL_POLICIES}/{AGREEMENT}/{judge}/all",
-                reuse_key=digest([AGREEMENT, judge]),
-                policy=ALL_POLICIES,
-                measure=AGREEMENT,
-                judge=judge,
-                group="all",
-                value=found.mean,
-                low=found.low,
-                high=found.high,
-                num_samples=found.num_samples,
-                num_units=found.num_units,
-            )
+            yield metric(ALL_POLICIES, AGREEMENT, "all", found, judge)
+
+
+def same_side(prob: float | None, people: float | None) -> float:
+    """1 or 0; half for a judge that prefers neither, as one that guesses would come to."""
+    assert prob is not None and people is not None
+    return 0.5 if prob == 0.5 else float((prob > 0.5) == (people > 0.5))

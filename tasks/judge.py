@@ -12,15 +12,22 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from constitutions import Principle, draw
 from tasks.constitution import read_constitution
 from tasks.generation import Core, GeneratingStage, Recipe
-from tasks.judging import ANSWERS, ORDERS, choice_problem, judging_prompt, judging_request, normalise, unswap
+from tasks.judging import (
+    ANSWERS,
+    HELPFULNESS_QUESTION,
+    ORDERS,
+    choice_problem,
+    judging_prompt,
+    judging_request,
+    normalise,
+    unswap,
+)
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.prompts import template
 from tasks.reuse import Reuse, nothing_kept
 from tasks.schema import DatasetRef, Judgement, ModelRef, Prompt, Sample, Settings
 from tasks.serving import Choice, TextGenerator
 from tasks.store import Store
-
-HELPFULNESS_QUESTION = "Which of these assistant responses is more helpful to the human?"
 
 
 class JudgeConfig(Settings):

@@ -15,6 +15,7 @@ ANSWERS = ("(A", "(B")
 """What the two answers begin with: each must end in one token of its own, in context."""
 SCORES = tuple(f"({letter}" for letter in "ABCDEFGHIJ")
 """What the scores 1 to 10 begin with."""
+HELPFULNESS_QUESTION = "Which of these assistant responses is more helpful to the human?"
 ORDERS: tuple[Order, Order] = ("ab", "ba")
 STEP_BY_STEP = "Let's think step by step:"
 """How the assistant's turn begins that reasons."""

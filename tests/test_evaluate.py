@@ -3,7 +3,7 @@ import random
 import pytest
 
 from tasks.bootstrap import bootstrap_mean
-from tasks.evaluate import measure_all, rate_all
+from tasks.evaluate import agree_all, measure_all, rate_all
 from tasks.evaluation.judged import judged_values
 from tasks.evaluation.texts import boilerplate, text_values
 from tasks.judge import Case, judge_by_feedback, judge_by_oracle
@@ -167,3 +167,10 @@ def test_evaluate_bouts_that_failed_tell_nothing():
     rows = [match_row("base", "rl", None), *[match_row("base", "rl", 0.1, name=i) for i in range(1, 9)]]
     (base, rl) = rate_all({"one": rows}, ["base", "rl"], {})
     assert (base.num_samples, rl.num_units) == (8, 8)
+
+
+def test_evaluate_judge_that_prefers_neither_side_agrees_with_people_by_half():
+    people = [match_row("base", "rl", float(i % 4 == 0), name=i) for i in range(20)]
+    rows = {"one": [match_row("base", "rl", 0.5, name=i) for i in range(20)], "people": people}
+    (found,) = agree_all(rows, {})
+    assert found.value == 0.5 and found.num_samples == 20

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from tasks.evaluation.elo import Result
+from tasks.judging import HELPFULNESS_QUESTION
 from tasks.prompt_rows import read_prompts, read_rows
 from tasks.schema import DatasetRef, Kind, Match, Prompt, Sample, Settings
 from tasks.store import Store
@@ -23,7 +24,7 @@ class MatchConfig(Settings):
     )
     """Asked on red-team prompts. The paper's crowdworkers were told to prefer the less evasive of equally harmless
     responses."""
-    helpfulness_question: str = Field("Which of these assistant responses is more helpful to the human?", min_length=1)
+    helpfulness_question: str = Field(HELPFULNESS_QUESTION, min_length=1)
     """Asked on helpful prompts."""
     num_prompts: int | None = Field(None, ge=1)
     """Held-out prompts of each kind that policies meet on, drawn by the hash of their id. Empty: all."""
