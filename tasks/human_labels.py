@@ -7,10 +7,21 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from tasks.constitution import read_constitution
-from tasks.preference.sheet import Line, SheetError, questions_by_id, read_sheet, same_text, sheet_cells
+from tasks.preference.sheet import (
+    TEXTS,
+    Line,
+    Problem,
+    duplicates,
+    expect_as_exported,
+    questions_by_id,
+    read_sheet,
+    same_text,
+    sheet_cells,
+    unknown_answer,
+)
 from tasks.prompt_rows import beside_prompts, read_prompts, read_rows
 from tasks.schema import Comparison, DatasetRef, Order, Prompt, Row
 from tasks.stage import Session, Stage
@@ -22,8 +33,6 @@ BETTER: dict[tuple[str, Order], Literal["a", "b", "tie"]] = {
     ("a", "ba"): "b", ("b", "ba"): "a", ("tie", "ba"): "tie",
 }  # fmt: skip
 """By what was written and the order that was shown."""
-TEXTS = ("question", "prompt", "completion_a", "completion_b")
-MAX_SHOWN = 10
 
 
 class HumanLabel(Row):
@@ -87,14 +96,6 @@ def read_people(store: Store, comparisons: DatasetRef) -> dict[str, list[HumanLa
     return found
 
 
-class Problem(NamedTuple):
-    """What is wrong with a line, and in which column."""
-
-    line: int
-    column: str
-    said: str
-
-
 def check_answers(
     name: str,
     lines: Sequence[Line],
@@ -106,14 +107,8 @@ def check_answers(
 
     Raises: SheetError: names line and column of whatever is not as exported, or says that nothing is answered.
     """
-    problems = [*duplicates(lines), *(p for line in lines for p in problems_of(line, asked, questions))]
-    if problems:
-        shown = [f"{name}:{p.line}, column {p.column}: {p.said}" for p in sorted(problems)[:MAX_SHOWN]]
-        more = len(problems) - len(shown)
-        raise SheetError("\n".join([*shown, f"and {more} more"] if more else shown))
-    answered = [line for line in lines if given(line)]
-    if not answered:
-        raise SheetError(f"{name}: none of {len(lines)} lines is answered; write a, b or tie into the column better")
+    problems = (p for line in lines for p in problems_of(line, asked, questions))
+    answered = expect_as_exported(name, lines, [*duplicates(lines, "comparison_id", "principle_id"), *problems])
     return [human_label(line.cells, asked[line.cells["comparison_id"]][1], questions) for line in answered]
 
 
@@ -122,8 +117,7 @@ def problems_of(
 ) -> Iterable[Problem]:
     """What is wrong with one line by itself."""
     cells = line.cells
-    if given(line) not in ("", "a", "b", "tie"):
-        yield Problem(line.number, "better", f"{cells['better']!r}, expected a, b, tie or nothing")
+    yield from unknown_answer(line)
     known = {"comparison_id": asked, "principle_id": questions, "order": ("ab", "ba")}
     unknown = [column for column, names in known.items() if cells[column] not in names]
     for column in unknown:
@@ -137,19 +131,6 @@ def problems_of(
     for column in TEXTS:
         if not same_text(cells[column], exported[column]):
             yield Problem(line.number, column, "the text is not the one that was exported; restore the cell")
-
-
-def duplicates(lines: Sequence[Line]) -> Iterable[Problem]:
-    first: dict[tuple[str, str], int] = {}
-    for line in lines:
-        key = line.cells["comparison_id"], line.cells["principle_id"]
-        earlier = first.setdefault(key, line.number)
-        if earlier != line.number:
-            yield Problem(line.number, "comparison_id", f"{key[0]!r} is on line {earlier} too; leave one of them")
-
-
-def given(line: Line) -> str:
-    return line.cells["better"].strip().lower()
 
 
 def human_label(

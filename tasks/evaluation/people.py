@@ -10,14 +10,22 @@ from typing import Any, Literal, NamedTuple
 
 from tasks.evaluation.bouts import Bout, MatchConfig, question_of
 from tasks.evaluation.elo import Rating
-from tasks.preference.sheet import Line, SheetError, order_for, same_text
+from tasks.preference.sheet import (
+    TEXTS,
+    Line,
+    Problem,
+    duplicates,
+    expect_as_exported,
+    given,
+    order_for,
+    same_text,
+    unknown_answer,
+)
 from tasks.prompts import transcript
 from tasks.schema import Kind, Match, Order
 from tasks.store.identity import digest
 
 COLUMNS = ("better", "question", "prompt", "completion_a", "completion_b", "why", "match_id", "order")
-TEXTS = ("question", "prompt", "completion_a", "completion_b")
-MAX_SHOWN = 10
 
 Why = Literal["uncertain", "decisive"]
 PROBS: dict[tuple[str, Order], float] = {
@@ -87,46 +95,29 @@ def answers_of(name: str, lines: Sequence[Line], bouts: Mapping[str, Bout], conf
 
     Raises: SheetError: names line and column of what is not as exported, or says that nothing is answered.
     """
-    problems = sorted([*repeated(lines), *(p for line in lines for p in problems_of(line, bouts, config))])
-    if problems:
-        shown = [f"{name}:{number}, column {column}: {said}" for number, column, said in problems[:MAX_SHOWN]]
-        more = len(problems) - len(shown)
-        raise SheetError("\n".join([*shown, f"and {more} more"] if more else shown))
-    answered = {line.cells["match_id"]: prob_of(line) for line in lines if given(line)}
-    if not answered:
-        raise SheetError(f"{name}: none of {len(lines)} lines is answered; write a, b or tie into the column better")
-    return answered
+    problems = (p for line in lines for p in problems_of(line, bouts, config))
+    answered = expect_as_exported(name, lines, [*duplicates(lines, "match_id"), *problems])
+    return {line.cells["match_id"]: prob_of(line) for line in answered}
 
 
 def prob_of(line: Line) -> float:
     return PROBS[given(line), "ab" if line.cells["order"] == "ab" else "ba"]
 
 
-def given(line: Line) -> str:
-    return line.cells["better"].strip().lower()
-
-
-def repeated(lines: Sequence[Line]) -> Iterable[tuple[int, str, str]]:
-    first: dict[str, int] = {}
-    for line in lines:
-        earlier = first.setdefault(line.cells["match_id"], line.number)
-        if earlier != line.number:
-            yield line.number, "match_id", f"{line.cells['match_id']!r} is on line {earlier} too; leave one of them"
-
-
-def problems_of(line: Line, bouts: Mapping[str, Bout], config: MatchConfig) -> Iterable[tuple[int, str, str]]:
+def problems_of(line: Line, bouts: Mapping[str, Bout], config: MatchConfig) -> Iterable[Problem]:
     """What is wrong with one line by itself."""
     cells = line.cells
-    if given(line) not in ("", "a", "b", "tie"):
-        yield line.number, "better", f"{cells['better']!r}, expected a, b, tie or nothing"
+    yield from unknown_answer(line)
     known = {"match_id": bouts, "order": ("ab", "ba")}
     unknown = [column for column, names in known.items() if cells[column] not in names]
     for column in unknown:
-        yield line.number, column, f"{cells[column]!r} is not of this run; export its bouts anew, or restore the cell"
+        yield Problem(line.number, column, f"{cells[column]!r} is not of this run; export its bouts anew")
     if unknown:
         return
     bout = bouts[cells["match_id"]]
     exported = cells_of(bout, config, cells["why"], "ab" if cells["order"] == "ab" else "ba")
     for column in TEXTS:
         if not same_text(cells[column], exported[column]):
-            yield line.number, column, "is not the text of this run; an answer to another text says nothing of it"
+            yield Problem(
+                line.number, column, "is not the text of this run; an answer to another text says nothing of it"
+            )

@@ -19,6 +19,9 @@ COLUMNS = (
     "better", "question", "prompt", "completion_a", "completion_b", "comparison_id", "principle_id", "order",
     "labels_version",
 )  # fmt: skip
+TEXTS = ("question", "prompt", "completion_a", "completion_b")
+"""The columns that must come back as they were."""
+MAX_SHOWN = 10
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
@@ -32,6 +35,50 @@ class Line(NamedTuple):
 
     number: int
     cells: dict[str, str]
+
+
+class Problem(NamedTuple):
+    """What is wrong with a line, and in which column."""
+
+    line: int
+    column: str
+    said: str
+
+
+def expect_as_exported(name: str, lines: Sequence[Line], problems: Iterable[Problem]) -> list[Line]:
+    """The lines that are answered; an empty `better` is no answer.
+
+    Raises: SheetError: names line and column of the problems, or says that nothing is answered.
+    """
+    found = sorted(problems)
+    if found:
+        shown = [f"{name}:{p.line}, column {p.column}: {p.said}" for p in found[:MAX_SHOWN]]
+        more = len(found) - len(shown)
+        raise SheetError("\n".join([*shown, f"and {more} more"] if more else shown))
+    answered = [line for line in lines if given(line)]
+    if not answered:
+        raise SheetError(f"{name}: none of {len(lines)} lines is answered; write a, b or tie into the column better")
+    return answered
+
+
+def duplicates(lines: Sequence[Line], *columns: str) -> Iterable[Problem]:
+    """Lines that say the same in these columns as one before."""
+    first: dict[tuple[str, ...], int] = {}
+    for line in lines:
+        key = tuple(line.cells[column] for column in columns)
+        earlier = first.setdefault(key, line.number)
+        if earlier != line.number:
+            yield Problem(line.number, columns[0], f"{key[0]!r} is on line {earlier} too; leave one of them")
+
+
+def given(line: Line) -> str:
+    """What was written into `better`."""
+    return line.cells["better"].strip().lower()
+
+
+def unknown_answer(line: Line) -> Iterable[Problem]:
+    if given(line) not in ("", "a", "b", "tie"):
+        yield Problem(line.number, "better", f"{line.cells['better']!r}, expected a, b, tie or nothing")
 
 
 def sheet_cells(
