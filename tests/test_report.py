@@ -144,7 +144,7 @@ def test_frontier_of_each_judge_shows_every_policy_with_its_intervals_in_the_ord
     assert frontier.judge == "feedback" and described
     assert [part.split(":")[0] for part in described[1].split("; ")] == ["base", "SL", "RL@4", "RL", "elsewhere"]
     assert "RL: helpfulness, Elo 180, harmlessness, Elo 180" in described[1]
-    assert str(frontier.chart).count('class="path"') == 4 and str(frontier.chart).count('class="interval') == 10
+    assert str(frontier.chart).count('class="path"') == 3 and str(frontier.chart).count('class="interval') == 10
     assert [line.cells[0] for line in rating_table(metrics, policies)][3] == ("+180", "+150 to +210")
 
 

@@ -88,7 +88,6 @@ def render(before: Side, after: Side) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"policy_name": policy_name}
     return environment.get_template("beside.html.jinja").render(**sections(before, after))
 
 

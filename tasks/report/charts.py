@@ -37,6 +37,8 @@ class Spot(NamedTuple):
     y: Dot
     named: bool = True
     """Whether its name stands beside it: of many policies along the way it would hide the others."""
+    trained: bool = True
+    """Whether it stands on the path of training; a policy from elsewhere does not."""
 
 
 def dot_chart(title: str, groups: Sequence[tuple[str, Sequence[Dot]]]) -> Markup:
@@ -79,11 +81,11 @@ def path_chart(
     x_ticks: Sequence[float] = SHARES,
     y_ticks: Sequence[float] = SHARES,
 ) -> Markup:
-    """The policies in a plane, joined in the order of training; up and to the right is better."""
+    """The policies in a plane, those of the training joined in its order; up and to the right is better."""
     at = [(x(s.x.value), y(s.y.value)) for s in spots]
     parts = frame(x, y, x_ticks, y_ticks, x_label)
     parts += [label(x.start + 8, y.end + 14, f"↑ {y_label}", "tick halo"), *crosses(spots, x, y)]
-    parts += [line(*a, *b, "path") for a, b in pairwise(at)]
+    parts += [line(*a, *b, "path") for a, b in pairwise(p for s, p in zip(spots, at, strict=True) if s.trained)]
     parts += [marker(s.y.place, *p, s.y.text()) for s, p in zip(spots, at, strict=True)]
     named = [(spot, place) for spot, place in zip(spots, at, strict=True) if spot.named]
     heights = spread([place[1] + 4 for _, place in named], 16)

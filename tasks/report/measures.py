@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tasks.evaluation.judged import PRINCIPLE
 from tasks.evaluation.names import SMALL_TALK
 from tasks.report.charts import Dot, Spot, dot_chart, path_chart
-from tasks.report.policies import course, is_along_the_way, place_of, policy_name, results
+from tasks.report.policies import course, is_along_the_way, is_trained_here, place_of, policy_name, results
 from tasks.schema import Metric
 
 LABELS = {
@@ -211,8 +211,12 @@ def shares_chart(metrics: Sequence[Metric], policies: Sequence[str]) -> Markup |
         xs = {d.name: d for d in dots(series(metrics, policies, helped), policies)}
         if harm == "harmful_compliance":
             ys = {i: d._replace(value=1 - d.value, low=1 - d.high, high=1 - d.low) for i, d in ys.items()}
-        names = {policy_name(policy): not is_along_the_way(policy) for policy in policies}
-        spots = [Spot(xs[i], ys[i], named) for i, named in names.items() if i in xs and i in ys]
+        names = {policy_name(policy): policy for policy in policies}
+        spots = [
+            Spot(xs[name], ys[name], not is_along_the_way(policy), is_trained_here(policy, policies))
+            for name, policy in names.items()
+            if name in xs and name in ys
+        ]
         if len(spots) > 1:
             above = "harmlessness: 1 − harmful compliance" if harm == HARM[0] else LABELS[harm].lower()
             return path_chart("Harmlessness against helpfulness", LABELS[helped].lower(), above, spots)

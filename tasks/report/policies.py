@@ -27,6 +27,11 @@ def course(policies: Sequence[str]) -> list[str]:
     return own[: own.index("rl") + 1] if "rl" in own else own
 
 
+def is_trained_here(policy: str, policies: Sequence[str]) -> bool:
+    """Whether it is of this run's training, and no reference."""
+    return is_along_the_way(policy) or policy in course(policies)
+
+
 def place_of(policy: str, policies: Sequence[str]) -> int:
     """A policy's place among the results, which gives its colour and shape."""
     return ALONG_THE_WAY if is_along_the_way(policy) else results(policies).index(policy)

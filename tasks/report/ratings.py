@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tasks.evaluation.names import AGREEMENT
 from tasks.report.charts import Dot, Spot, path_chart
-from tasks.report.policies import is_along_the_way, place_of, policy_name
+from tasks.report.policies import is_along_the_way, is_trained_here, place_of, policy_name
 from tasks.report.svg import Scale, ticks
 from tasks.schema import Metric
 
@@ -77,7 +77,7 @@ def spots_of(metrics: Sequence[Metric], policies: Sequence[str], judge: str) -> 
     """In the order of training."""
     xs, ys = (ratings_of(metrics, judge, axis) for axis in (HELPFUL, HARMLESS))
     return [
-        Spot(dot(xs[p], policies), dot(ys[p], policies), named=not is_along_the_way(p))
+        Spot(dot(xs[p], policies), dot(ys[p], policies), not is_along_the_way(p), is_trained_here(p, policies))
         for p in policies
         if p in xs and p in ys
     ]
