@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -69,9 +69,8 @@ class LiveArtifact:
     def _send(self, state: dict[str, Any]) -> None:
         with get_client(sync_client=True) as client:
             if self._id is None:
-                self._id = client.create_artifact(new_artifact(self.key, self.kind, **state)).id
-            else:  # not by `update_artifact`, which keeps every state whole in an event, texts and all
-                client.request("PATCH", "/artifacts/{id}", path_params={"id": self._id}, json=state)
+                self._id = create(client, self.key, self.kind)
+            replace(client, self._id, state)
 
 
 def publish(key: str, blocks: Iterable[str], description: str) -> UUID | None:
@@ -79,15 +78,25 @@ def publish(key: str, blocks: Iterable[str], description: str) -> UUID | None:
 
     Returns: its id, or None where it could not be shown.
     """
-    state = new_artifact(key, "markdown", bounded(blocks), description)
     with shown(key), get_client(sync_client=True) as client:
-        return client.create_artifact(state).id
+        artifact = create(client, key, "markdown")
+        replace(client, artifact, {"data": bounded(blocks), "description": description})
+        return artifact
     return None
 
 
-def new_artifact(key: str, kind: str, data: str | float, description: str) -> ArtifactCreate:
-    """Prefect takes lowercase letters, digits and dashes in a key."""
+def create(client: SyncPrefectClient, key: str, kind: str) -> UUID:
+    """An artifact of the running flow with nothing in it yet.
+
+    The server puts a new artifact whole into an event, where it outlives the artifact: texts come by `replace`.
+    Prefect takes lowercase letters, digits and dashes in a key.
+    """
     run = UUID(flow_run.id) if flow_run.id else None
-    return ArtifactCreate(
-        key=key.replace("_", "-"), type=kind, data=data, description=description, flow_run_id=run, task_run_id=None
-    )
+    empty: Any = 0.0 if kind == "progress" else ""
+    state = ArtifactCreate(key=key.replace("_", "-"), type=kind, data=empty, flow_run_id=run, task_run_id=None)
+    return client.create_artifact(state).id
+
+
+def replace(client: SyncPrefectClient, artifact: UUID, state: dict[str, Any]) -> None:
+    """Not by Prefect's `update_artifact`, which keeps every state whole in an event."""
+    client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact}, json=state)
