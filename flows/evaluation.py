@@ -25,8 +25,9 @@ def evaluate(
     """What became of the policy (section 4.3)."""
     policies = {
         "base": given.helpful_only,
+        **{f"sl@{step}": policy for step, policy in supervised.along_the_way.items()},
         "sl": supervised.policy,
-        **{f"rl@{update}": policy for update, policy in reinforced.along_the_way.items()},
+        **{f"rl@{step}": policy for step, policy in reinforced.along_the_way.items()},
         "rl": reinforced.policy,
         **given.references,
     }

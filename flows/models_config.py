@@ -8,7 +8,7 @@ from tasks.evaluation.names import JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.schema import Settings
 
 POLICIES = ("base", "sl", "rl")
-"""Names of the policies that every run has; those along the way are `rl@` and their updates."""
+"""Names of the policies that every run has; those along the way are `sl@` or `rl@` and their steps."""
 FEEDBACK = "feedback"
 """Name of the first evaluator; the jury's others have the names that the config gives them."""
 TAKEN = dict.fromkeys((ORACLE, JURY, PEOPLE, WITH_PEOPLE), "a name of Solon's own")

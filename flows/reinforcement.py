@@ -34,7 +34,7 @@ class Reinforced(NamedTuple):
     reward: ModelRef
     policy: ModelRef
     along_the_way: dict[int, ModelRef]
-    """Earlier policies of the same training, by the updates behind them."""
+    """Earlier policies of the same training, by the steps behind them."""
 
 
 def learn_from_feedback(run: StageRunner, config: AlignConfig, given: Given, sl: ModelRef) -> Reinforced:

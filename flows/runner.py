@@ -18,8 +18,8 @@ from flows.children import STAGE_DEPLOYMENT, run_child
 from flows.execution import in_run
 from flows.watch import watched
 from tasks.keep import KeepConfig, keep_policy
-from tasks.rl import RLStage
-from tasks.schema import DatasetRef, Frozen, ModelRef, Row
+from tasks.policy_stage import PolicyStage
+from tasks.schema import DatasetRef, Frozen, Metric, ModelRef, Row
 from tasks.serving import close_all
 from tasks.sft import SFTStage
 from tasks.stage import RunContext, Stage, StageFailed
@@ -63,8 +63,8 @@ class StageRunner(Protocol):
 
     def keeping(self, stage: SFTStage, config: KeepConfig) -> SFTStage: ...
 
-    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
-        """The policies along the way of a training, by the updates behind them."""
+    def kept_policies(self, stage: PolicyStage) -> dict[int, ModelRef]:
+        """The policies along the way of a training, by the steps behind them."""
         ...
 
     def known_rows(self, ref: DatasetRef, row_type: type[RowT]) -> list[RowT] | None:
@@ -114,19 +114,18 @@ class Run:
         """The stage, told to keep an earlier policy if so few of its revisions changed."""
         return keep_policy(self.store, stage, config)
 
-    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
+    def kept_policies(self, stage: PolicyStage) -> dict[int, ModelRef]:
         """Those in the store. A training that stopped early has fewer; one whose policies were removed is told so."""
-        kept, trained = stage.kept(self.store), stage.result(self.store)
-        assert trained is not None, "the policy is made before those along its way are asked for"
+        kept, missing = stage.kept(self.store), stage.missing(self.store)
         for ref in kept.values():
             self.store.hold(ref.model, ref.version)
-        final = self.store.manifest(stage.dataset, trained.version).metrics.get("final") or {}
-        missing = [n for n in stage.kept_updates() if n <= final.get("num_updates", 0) and n not in kept]
         if missing:
             get_run_logger().warning(
-                "rl: the policies after updates %s are not in the store any more and are not evaluated; "
-                "run.force=[rl] trains again and keeps them",
+                "%s: the policies after steps %s are not in the store any more and are not evaluated; "
+                "run.force=[%s] trains again and keeps them",
+                stage.stage,
                 missing,
+                stage.stage,
             )
         return kept
 
@@ -192,12 +191,13 @@ class Run:
         get_run_logger().info("%s: %s, %s %s", stage.stage, did, stage.dataset, ref.version[:12])
 
     def finish(self, made: Made) -> AlignResult:
-        """Write the report as a file, publish the artifacts, and return what the run made."""
+        """Write report and figures as files, publish the artifacts, and return what the run made."""
         from tasks.report import read_report
 
         path = Path(".solon/reports") / f"{made.report.version[:12]}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(read_report(self.store, made.report), encoding="utf-8")
+        self.tell_figures(made, path.with_suffix(".jsonl"))
         result = AlignResult(
             store=self.context.store,
             policies=made.policies,
@@ -208,3 +208,12 @@ class Run:
         )
         publish_result(self.store, result, made.samples)
         return result
+
+    def tell_figures(self, made: Made, path: Path) -> None:
+        """The figures beside the page, and in the tracker unless an earlier run told them."""
+        from tasks.evaluation.tracked import json_lines, track
+
+        metrics = self.known_rows(made.metrics, Metric)
+        path.write_text(json_lines(metrics), encoding="utf-8")
+        if any(o.dataset == made.metrics.dataset and not o.reused for o in self.outcomes):
+            track(self.context.training, f"evaluate/{made.metrics.version[:12]}", metrics, list(made.policies))

@@ -21,6 +21,8 @@ class Supervised(NamedTuple):
     revisions: DatasetRef
     improvements: DatasetRef | None
     policy: ModelRef
+    along_the_way: dict[int, ModelRef]
+    """Earlier policies of the same training, by the optimizer steps behind them."""
 
 
 def learn_from_revisions(run: StageRunner, config: AlignConfig, given: Given) -> Supervised:
@@ -41,5 +43,6 @@ def learn_from_revisions(run: StageRunner, config: AlignConfig, given: Given) ->
         pretrained=given.pretrained,
         config=config.sft,
     )
-    policy = run.model(run.keeping(sft, config.keep))
-    return Supervised(completions, gates, revisions, improvements, policy)
+    training = run.keeping(sft, config.keep)
+    policy = run.model(training)
+    return Supervised(completions, gates, revisions, improvements, policy, run.kept_policies(training))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from tasks.evaluation.names import SMALL_TALK
+from tasks.evaluation.names import LOOK_ALIKES, SMALL_TALK
 from tasks.readers import ParsedPrompt, read_prompts
 from tasks.schema import DatasetRef, Kind, Prompt, Settings, Split
 from tasks.stage import Session, Stage, StageFailed
@@ -36,6 +36,9 @@ class PromptsConfig(Settings):
     small_talk: str = ""
     """Harmless small talk, held out for evaluation in a group of its own: a policy that apologises for "hey" is not
     harmless but useless (2406.07814). `tasks/evaluation/small_talk.txt` is one such file."""
+    look_alikes: str = ""
+    """Harmless prompts that look harmful, held out for evaluation in a group of its own: a policy that declines to
+    explain how to kill a process judges by words (2308.01263). `tasks/evaluation/look_alikes.txt` is one such file."""
     held_out_fraction: float = Field(0.1, ge=0, lt=1)
     """Share held out, by hash of the prompt, where there is no file of held-out prompts."""
 
@@ -66,10 +69,10 @@ class PromptsStage(Stage):
             rows += name_prompts(held_out, [p.kind or "red_team" for p in held_out], "held_out")
         else:
             rows = hold_out(rows, config.held_out_fraction)
-        if config.small_talk:
-            said = [p.model_copy(update={"group": SMALL_TALK}) for p in read_prompts(config.small_talk)]
+        for group, uri in self.harmless_groups():
+            said = [p.model_copy(update={"group": group}) for p in read_prompts(uri)]
             rows += name_prompts(said, ["helpful"], "held_out", [base_id(r) for r in rows if r.split == "held_out"])
-        return separate(rows) if config.held_out or config.small_talk else rows
+        return separate(rows) if config.held_out or self.harmless_groups() else rows
 
     def sources(self) -> list[tuple[Kind, str, int | None]]:
         config = self.config
@@ -78,6 +81,11 @@ class PromptsStage(Stage):
             ("helpful", config.helpful, config.helpful_limit),
         ]
         return [pair for pair in pairs if pair[1]]
+
+    def harmless_groups(self) -> list[tuple[str, str]]:
+        """Prompts that nobody should decline, by the group that they are told by."""
+        pairs = [(SMALL_TALK, self.config.small_talk), (LOOK_ALIKES, self.config.look_alikes)]
+        return [(group, uri) for group, uri in pairs if uri]
 
     def make(self, session: Session) -> DatasetRef:
         rows = self.rows()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tasks.evaluation.argilla import read_argilla
 from tasks.evaluation.bouts import Bout, MatchConfig, names, read_bouts
 from tasks.evaluation.names import PEOPLE
 from tasks.evaluation.people import COLUMNS, answers_of
@@ -40,7 +41,8 @@ class HumanMatchesStage(Stage):
 
     def lines(self) -> list[Line]:
         """Where the file lies and what it is called changes nothing."""
-        return read_sheet(Path(self.config.people), COLUMNS)
+        path = Path(self.config.people)
+        return read_argilla(path) if path.suffix == ".json" else read_sheet(path, COLUMNS)
 
     def make(self, session: Session) -> DatasetRef:
         lines = self.lines()

@@ -5,26 +5,26 @@
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tasks.policy_stage import PolicyStage
 from tasks.schema import DatasetRef, ModelRef, Preference, Prompt, Rollout
-from tasks.stage import Session, Stage
-from tasks.store import Derivation, Store
+from tasks.stage import Session
+from tasks.store import Store
 from tasks.store.identity import digest, rows_to_table, table_to_rows
 from tasks.train import run_training
 from tasks.training.examples import PromptExample, preference_examples
-from tasks.training.rl_config import RLConfig
-
-POLICIES = "models/rl_policies"
-"""The dataset of the policies along the way."""
+from tasks.training.rl_config import GroupConfig, PPOConfig, RLConfig
 
 
-class RLStage(Stage):
+class RLStage(PolicyStage):
     """The RL-CAI policy."""
 
     stage: ClassVar[str] = "rl"
     dataset: ClassVar[str] = "models/rl"
+    policies: ClassVar[str] = "models/rl_policies"
     code_version: ClassVar[int] = 4
 
     prompts: DatasetRef
@@ -49,7 +49,13 @@ class RLStage(Stage):
             assert self.preferences is not None
             preferences = table_to_rows(session.store.read(self.preferences), Preference)
             return run_training(
-                self, session, self.config.trainer, preference_examples(preferences), kind="dpo", model=self.policy
+                self,
+                session,
+                self.config.trainer,
+                preference_examples(preferences),
+                kind="dpo",
+                model=self.policy,
+                on_policy=lambda folder, step: self.keep_policy(session.store, folder, step),
             )
         prompts = training_prompts(table_to_rows(session.store.read(self.prompts), Prompt), self.config.helpful_share)
         return run_training(
@@ -62,7 +68,7 @@ class RLStage(Stage):
             reward=self.reward,
             held_out_reward=self.held_out_reward,
             on_rollouts=lambda path: self.keep_rollouts(session.store, path, prompts),
-            on_policy=lambda folder, update: self.keep_policy(session.store, folder, update),
+            on_policy=lambda folder, step: self.keep_policy(session.store, folder, step),
         )
 
     def keep_rollouts(self, store: Store, path: Path, prompts: list[Prompt]) -> None:
@@ -70,27 +76,17 @@ class RLStage(Stage):
         derivation = self.derivation(store).model_copy(update={"dataset": "rollouts"})
         store.commit_rows(derivation, rows_to_table(rows, Rollout), metrics={}, cost={})
 
-    def keep_policy(self, store: Store, folder: Path, update: int) -> None:
-        """Commit a policy along the way; a run that went over the same updates twice finds it committed."""
-        store.commit_model(self.policy_derivation(store, update), folder, metrics={"update": update}, cost={})
+    def keep_every(self) -> int:
+        return self.config.trainer.keep_every
 
-    def policy_derivation(self, store: Store, update: int) -> Derivation:
-        """Of the policy after so many updates."""
-        derivation = self.derivation(store)
-        config = {**derivation.config, "update": update}
-        return derivation.model_copy(update={"dataset": POLICIES, "config": config})
-
-    def kept_updates(self) -> range:
-        """The updates whose policies are kept, if the training gets so far."""
-        ppo = self.config.ppo
-        every = ppo.keep_every if self.config.algorithm == "ppo" else 0
-        return range(every, ppo.num_updates + 1, every) if every else range(0)
-
-    def kept(self, store: Store) -> dict[int, ModelRef]:
-        """The policies along the way that are in the store, by the updates behind them."""
-        versions = {update: self.policy_derivation(store, update).version for update in self.kept_updates()}
-        found = {update: store.find(POLICIES, version) for update, version in versions.items()}
-        return {update: manifest.model_ref() for update, manifest in found.items() if manifest}
+    def most_steps(self) -> int:
+        trainer = self.config.trainer
+        if isinstance(trainer, PPOConfig):
+            return trainer.num_updates
+        if isinstance(trainer, GroupConfig):
+            return trainer.num_steps
+        assert self.preferences is not None
+        return trainer.epochs * math.ceil(self.preferences.rows / trainer.batch_size)
 
 
 def training_prompts(prompts: list[Prompt], helpful_share: float | None) -> list[Prompt]:

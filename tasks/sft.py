@@ -4,13 +4,15 @@
 pretrained model on the revisions of all rounds (its section 1.2 says the final ones: both are a setting).
 """
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from tasks.policy_stage import PolicyStage
 from tasks.revision.wording import Requests, critique_turns, revision_turns
 from tasks.schema import Completion, DatasetRef, ModelRef, Prompt, Revision, Settings
-from tasks.stage import Session, Stage
+from tasks.stage import Session
 from tasks.store import Store
 from tasks.store.identity import digest, table_to_rows
 from tasks.train import run_training
@@ -36,11 +38,12 @@ class SFTStageConfig(Settings):
     """The training itself."""
 
 
-class SFTStage(Stage):
+class SFTStage(PolicyStage):
     """The SL-CAI policy."""
 
     stage: ClassVar[str] = "sft"
     dataset: ClassVar[str] = "models/sl"
+    policies: ClassVar[str] = "models/sl_policies"
     code_version: ClassVar[int] = 2
     operational: ClassVar[frozenset[str]] = frozenset({"training.checkpoint_every"})
 
@@ -64,7 +67,22 @@ class SFTStage(Stage):
             table_to_rows(store.read(self.revisions), Revision),
             self.config,
         )
-        return run_training(self, session, self.config.training, examples, kind="sft", model=self.pretrained)
+        return run_training(
+            self,
+            session,
+            self.config.training,
+            examples,
+            kind="sft",
+            model=self.pretrained,
+            on_policy=lambda folder, step: self.keep_policy(store, folder, step),
+        )
+
+    def keep_every(self) -> int:
+        return 0 if self.keep is not None else self.config.training.keep_every
+
+    def most_steps(self) -> int:
+        learned = self.revisions.rows * (2 if self.config.form == "dialogue" else 1) + self.completions.rows
+        return self.config.training.epochs * math.ceil(learned / self.config.training.batch_size)
 
     def keep_as_result(self, store: Store, kept: ModelRef) -> ModelRef:
         """The kept policy's files as this version, with its training's metrics and the reason."""

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 
@@ -74,6 +75,13 @@ def test_prompts_renamed_file_gives_the_same_rows(tmp_path):
 def test_prompts_without_a_usable_red_team_prompt_fail_and_name_the_setting(tmp_path):
     with pytest.raises(StageFailed, match=r"prompts\.red_team"):
         stage(tmp_path, asks("", "")).make(Session(open_store(tmp_path / "store")))
+
+
+def test_prompts_that_look_harmful_are_held_out_beside_small_talk_each_in_a_group_of_its_own(tmp_path):
+    files = {name: f"tasks/evaluation/{name}.txt" for name in ("small_talk", "look_alikes")}
+    rows = stage(tmp_path, asks("steal"), **files).rows()
+    assert Counter(r.group for r in rows if r.group) == {"small talk": 15, "look-alikes": 60}
+    assert {(r.split, r.kind, r.status) for r in rows if r.group} == {("held_out", "helpful", "ok")}
 
 
 def test_prompts_small_talk_is_held_out_in_a_group_of_its_own_and_never_trained_on(tmp_path):

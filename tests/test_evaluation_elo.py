@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from tasks.evaluation.elo import Result, rate
+from tasks.evaluation.elo import Result, rate, tail_of
 
 TRUTH = {"base": 0.0, "sl": 60.0, "rl@4": 120.0, "rl": 260.0, "evasive": -90.0}
 
@@ -64,6 +64,12 @@ def test_elo_policy_that_always_wins_has_a_finite_rating_above_all():
     base, sl, rl = rate(results, ["base", "sl", "rl"])
     assert base.elo == 0 and sl.elo == pytest.approx(0, abs=1e-6) and 600 < rl.elo < 1200
     assert rl.low > 0
+
+
+def test_elo_interval_of_few_prompts_starts_further_out_than_a_fortieth():
+    tails = [tail_of(n) for n in (1, 5, 40, 120, 100_000)]
+    assert tails == sorted(tails) and tails[0] == 0 and tails[-1] == pytest.approx(0.025, abs=1e-5)
+    assert tails[2] == pytest.approx(0.0203, abs=1e-3)  # t with 39 degrees 2.023, times sqrt(40/39) is 2.048
 
 
 def test_elo_comparisons_of_one_prompt_do_not_narrow_the_interval():

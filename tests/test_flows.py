@@ -29,6 +29,8 @@ def test_align_small_run_makes_every_stage_and_a_report(first_run):
     ]  # fmt: skip
     assert not any(s.reused for s in result.stages if s.stage != "sample")
     assert "<html" in Path(result.report_path).read_text()
+    figures = [json.loads(line) for line in Path(result.report_path).with_suffix(".jsonl").read_text().splitlines()]
+    assert len(figures) == result.metrics.rows and {f["policy"] for f in figures} >= {"base", "sl", "rl"}
 
 
 def test_align_every_prompt_is_accounted_for_at_every_stage(first_run):

@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tasks.evaluate import agree_all, rate_all
+from tasks.evaluation.argilla import agreed, argilla_record
 from tasks.evaluation.bouts import MatchConfig, Meeting, bouts_of
 from tasks.evaluation.elo import Rating
-from tasks.evaluation.people import COLUMNS, argilla_record, choose, close_pairs
+from tasks.evaluation.people import COLUMNS, choose, close_pairs
 from tasks.human_matches import HumanMatchesStage
 from tasks.match import MatchStage
 from tasks.preference.sheet import SheetError
@@ -28,6 +29,7 @@ class Town:
 
     def __init__(self, folder):
         self.folder, self.store = folder, open_store(folder / "store")
+        self.answered = self.path
         asked = [prompt(f"ask {i}", kind=("red_team", "helpful")[i % 2], split="held_out") for i in range(NUM)]
         self.prompts = commit(self.store, "prompts", asked, Prompt)
         self.said = {p: [sample(a, f"{p} says {'=' * i}") for i, a in enumerate(asked)] for p in POLICIES}
@@ -63,10 +65,22 @@ class Town:
             writer.writeheader()
             writer.writerows(rows)
 
+    def answer_in_argilla(self, rows, chosen, **changed):
+        """A file as Argilla's `to_json` writes it; `chosen` has what people answered, for each row."""
+        self.answered = self.folder / "people.json"
+        records = [
+            {
+                **argilla_record(row), "suggestions": {}, "vectors": {}, "_server_id": "1",
+                "responses": {"better": [{"value": v, "user_id": "u"} for v in values]} if values else {}, **changed,
+            }
+            for row, values in zip(rows, chosen, strict=True)
+        ]  # fmt: skip
+        self.answered.write_text(json.dumps(records))
+
     def people(self, **config):
         stage = HumanMatchesStage(
             run=RunContext(), prompts=self.prompts, samples=self.samples,
-            config=MatchConfig(people=str(self.path), **config),
+            config=MatchConfig(people=str(self.answered), **config),
         )  # fmt: skip
         return rows_of(self.store, stage.make(session_on(self.store, FakeGenerator())), Match)
 
@@ -152,6 +166,41 @@ def test_people_line_that_is_not_as_exported_is_named(town, column, value, said)
     town.write([{**row, "better": "a", **({column: value} if i == 2 else {})} for i, row in enumerate(rows)])
     with pytest.raises(SheetError, match=f"people.csv:{'[0-9]+'}, {said}"):
         town.people()
+
+
+def test_people_who_answered_in_argilla_count_as_those_of_the_table(town):
+    rows = town.export("--num", "5")
+    town.write([{**row, "better": said} for row, said in zip(rows, ["a", "b", "tie", "b", ""], strict=True)])
+    of_table = town.people()
+    town.answer_in_argilla(rows, [["a"], ["b", "b", "a"], ["a", "b"], ["b"], []])
+    assert [row.model_dump() for row in town.people()] == [row.model_dump() for row in of_table]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"fields": {"prompt": "p"}}, r"record 1 \(.*\) has no fields.question, fields.completion_a"),
+        ({"id": None}, "record 1.id: Input should be a valid string; expected the records that"),
+        ({"responses": {"better": [{"value": "c"}]}}, "people.json:1, column better: 'c', expected a, b, tie"),
+    ],
+)
+def test_people_argilla_record_that_is_not_as_exported_is_named(town, changed, said):
+    rows = town.export("--num", "2")
+    town.answer_in_argilla(rows, [["a"], ["b"]], **changed)
+    with pytest.raises(SheetError, match=said):
+        town.people()
+
+
+def test_people_argilla_file_that_is_no_list_of_records_is_an_error(town):
+    town.answered = town.folder / "other.json"
+    town.answered.write_text('{"records": 1}')
+    with pytest.raises(SheetError, match=r"other\.json: Input should be a valid array"):
+        town.people()
+
+
+@pytest.mark.parametrize(("answers", "came_to"), [([], ""), (["a"], "a"), (["a", "b"], "tie"), (["b", "a", "b"], "b")])
+def test_argilla_answers_of_several_people_go_by_the_majority(answers, came_to):
+    assert agreed(answers) == came_to
 
 
 def test_people_same_comparison_twice_and_no_answer_at_all_are_errors(town):

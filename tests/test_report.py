@@ -164,14 +164,16 @@ def test_answer_is_about_this_runs_own_policies_and_not_those_along_the_way_or_f
     assert "from 0.90 (base) to 0.50 (SL) and 0.10 (RL)" in said and "elsewhere" not in said and "@" not in said
 
 
-def test_cautions_policy_that_declines_small_talk_is_told_and_the_first_policy_is_not() -> None:
+@pytest.mark.parametrize(
+    ("group", "called"),
+    [("small talk", "harmless small talk"), ("look-alikes", "harmless prompts that look harmful")],
+)
+def test_cautions_policy_that_declines_the_harmless_is_told_and_the_first_policy_is_not(group, called) -> None:
     def said(policy: str, value: float) -> list[str]:
-        metrics = [metric(p, "refused_helpful", value if p == policy else 0.0, group="small talk") for p in POLICIES]
-        return [note for note in cautions(metrics, POLICIES) if "small talk" in note]
+        metrics = [metric(p, "refused_helpful", value if p == policy else 0.0, group=group) for p in POLICIES]
+        return [note for note in cautions(metrics, POLICIES) if called in note]
 
-    assert said("rl", 0.4) == [
-        "RL declines harmless small talk: refusals by their words, benign 0.40 of 600 such prompts."
-    ]
+    assert said("rl", 0.4) == [f"RL declines {called}: refusals by their words, benign 0.40 of 600 such prompts."]
     assert said("rl", 0.05) == [] and said("base", 0.9) == []
 
 

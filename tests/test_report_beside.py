@@ -1,5 +1,6 @@
 """Two runs side by side: what is claimed of the difference, and that the page is whole and safe."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from typer.testing import CliRunner
 from constitutions import Constitution
 from tasks.constitution import ConstitutionStage
 from tasks.report.beside import answer, changes_of, read_side, render, spoken
-from tasks.schema import Metric
+from tasks.report.paired import difference, went
+from tasks.schema import Judgement, Metric
 from tasks.stage import Session
+from tasks.store.identity import table_to_rows
 from tests.test_report import DOCUMENT, NASTY, RUN, Outline, commit, make_run, other_store, rates, ratings
 
 
@@ -25,20 +28,53 @@ def sides(tmp_path_factory):
     document = Constitution.model_validate({**DOCUMENT, "principles": principles[:-1]}).model_dump(mode="json")
     amended = ConstitutionStage(run=RUN, document=document).make(Session(store))
     rows = [*rates([0.86, 0.41, 0.05], [0.9, 0.92, 0.70]), *ratings()]
-    metrics = commit(store, "metrics", rows, Metric, {"judgements": stage.judgements, "amended": amended})
-    second = stage.model_copy(update={"constitution": amended, "metrics": metrics}).make(Session(store))
+    judgements = commit(store, "judgements", less_helpful(store, stage), Judgement, {"amended": amended})
+    metrics = commit(store, "metrics", rows, Metric, {"judgements": judgements})
+    changed = {"constitution": amended, "judgements": judgements, "metrics": metrics}
+    second = stage.model_copy(update=changed).make(Session(store))
     return store, [store.manifest(ref.dataset, ref.version) for ref in (first, second)]
 
 
-def test_beside_claims_a_change_only_where_the_intervals_are_apart(sides):
+def less_helpful(store, stage) -> list[Judgement]:
+    """The run's judgements, but that the RL policy evades every helpful prompt."""
+    rows = table_to_rows(store.read(stage.judgements), Judgement)
+    return [
+        row.model_copy(update={"verdict": "evade"}) if (row.policy, row.kind) == ("rl", "helpful") else row
+        for row in rows
+    ]
+
+
+def test_beside_claims_a_change_only_where_the_difference_is_clear(sides):
     store, manifests = sides
     before, after = (read_side(store, manifest) for manifest in manifests)
     found = {c.name: c for c in changes_of(before, after)}
     assert found["Benign helpfulness"].went == "fell" and found["Harmful compliance"].went == ""
+    assert found["Benign helpfulness"].difference == "-1.000 [-1.000, -1.000]"
+    assert found["Harmful compliance"].difference == "+0.000 [+0.000, +0.000]"
+    assert found["Elo of harmlessness, by feedback"].difference == ""
     assert found["Elo of harmlessness, by feedback"].before == found["Elo of harmlessness, by feedback"].after
     said = answer(before, after, list(found.values()))
     assert "benign helpfulness fell (0.980 [0.960, 1.000] to 0.700 [0.680, 0.720])" in said
     assert "harmful compliance did not clearly change" in said
+
+
+def test_difference_is_prompt_by_prompt_on_those_in_common_and_narrower_than_the_two_runs_apart():
+    rng = random.Random(0)
+    before = {"m": {str(i): rng.random() for i in range(200)}}
+    after = {"m": {str(i): before["m"].get(str(i), 9.0) + 0.05 for i in range(10, 250)}}
+    found = difference(before, after, "m", {})
+    assert found is not None and found.mean == pytest.approx(0.05) and found.num_samples == 190
+    assert found.high - found.low < 1e-9 and went(found) == "rose"  # where unpaired intervals are 0.08 wide
+    assert difference(before, after, "other", {}) is None and difference(before, {"m": {"x": 1.0}}, "m", {}) is None
+
+
+def test_difference_resamples_whole_units():
+    before = {"m": {str(i): 0.0 for i in range(40)}}
+    after = {"m": {str(i): float(i < 20) for i in range(40)}}
+    apart = difference(before, after, "m", {})
+    together = difference(before, after, "m", {str(i): str(i // 10) for i in range(40)})
+    assert apart is not None and together is not None and apart.mean == together.mean == 0.5
+    assert together.high - together.low > 2 * (apart.high - apart.low)
 
 
 def test_beside_page_is_whole_shows_the_amendment_and_runs_nothing(sides):

@@ -104,13 +104,13 @@ def test_rl_second_round_compares_the_newest_policy_and_learns_from_both_rounds(
 
 
 @pytest.mark.usefixtures("prefect_home")
-def test_rl_policies_along_the_way_are_kept_planned_for_and_measured_beside_the_result(tmp_path):
+def test_policies_along_the_way_are_kept_planned_for_and_measured_beside_the_result(tmp_path):
     last = "rl.ppo.eval_prompts=0"  # so the result is the policy after the last update
     elsewhere = "models.references=[{name: elsewhere, model: tasks/micro/model}]"  # the very model that base is
-    config = small_config(tmp_path, "rl.ppo.keep_every=1", last, elsewhere)
+    config = small_config(tmp_path, "sft.training.keep_every=2", "rl.ppo.keep_every=1", last, elsewhere)
     planned = [stage.stage for stage in make_plan(config).stages]
     result = align(config)
-    assert list(result.policies) == ["base", "sl", "rl@1", "rl@2", "rl", "elsewhere"]
+    assert list(result.policies) == ["base", "sl@2", "sl", "rl@1", "rl@2", "rl", "elsewhere"]
     assert planned == [stage.stage for stage in result.stages]
     first, second, rl = (result.policies[name] for name in ("rl@1", "rl@2", "rl"))
     assert first.content_hash != second.content_hash == rl.content_hash
@@ -123,6 +123,6 @@ def test_rl_policies_along_the_way_are_kept_planned_for_and_measured_beside_the_
     assert elos["base"] == 0 and elos["rl@2"] == pytest.approx(elos["rl"], abs=1e-6)  # the same model, the same draws
     assert elos["elsewhere"] == pytest.approx(0, abs=1e-6)
     page = Path(result.report_path).read_text()
-    assert "RL@1" in page and "The policy was optimised to please feedback" in page
+    assert "SL@2" in page and "RL@1" in page and "The policy was optimised to please feedback" in page
     assert make_plan(config).is_fresh
     assert all(stage.reused for stage in align(config).stages)

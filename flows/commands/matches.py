@@ -1,6 +1,5 @@
 """`./solon matches`: which comparisons of policies are worth a person's time."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,8 +36,9 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write the bouts that a judge is least certain of, and those that decide the frontier, as a table for people."""
+    from tasks.evaluation.argilla import dump_records
     from tasks.evaluation.bouts import MatchConfig, read_bouts
-    from tasks.evaluation.people import COLUMNS, argilla_record, lines_for
+    from tasks.evaluation.people import COLUMNS, lines_for
     from tasks.preference.sheet import write_sheet
 
     opened = open_store(store)
@@ -50,8 +50,7 @@ def export(
     lines = lines_for(chosen, bouts, config, seed)
     write_sheet(to, lines, COLUMNS)
     if argilla:
-        records = (json.dumps(argilla_record(line), ensure_ascii=False) for line in lines)
-        argilla.write_text("".join(f"{record}\n" for record in records), encoding="utf-8")
+        argilla.write_text(dump_records(lines), encoding="utf-8")
     counts = {why: sum(each.why == why for each in chosen) for why in ("uncertain", "decisive")}
     told = ", ".join(f"{count} {why}" for why, count in counts.items())
     console.print(f"{to}: {len(lines)} of {manifest.rows} comparisons ({told})")

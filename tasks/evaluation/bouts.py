@@ -29,7 +29,8 @@ class MatchConfig(Settings):
     num_prompts: int | None = Field(None, ge=1)
     """Held-out prompts of each kind that policies meet on, drawn by the hash of their id. Empty: all."""
     people: str = ""
-    """A table that `./solon matches export` wrote and people filled in: their answers stand beside the judges'."""
+    """A table that `./solon matches export` wrote and people filled in: their answers stand beside the judges'.
+    Ending in .json: what Argilla's `dataset.records.to_json` wrote."""
 
 
 class Meeting(NamedTuple):

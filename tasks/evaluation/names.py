@@ -1,4 +1,4 @@
-"""Names in the data: judges that are not one model, what people say of the others, a group of prompts."""
+"""Names in the data: judges that are not one model, what people say of the others, groups of prompts."""
 
 ORACLE = "micro_oracle"
 """The micro world's rules."""
@@ -14,3 +14,5 @@ ALL_POLICIES = "all"
 """In the place of a policy, for a figure that is of all of them."""
 SMALL_TALK = "small talk"
 """The group of the prompts that are harmless small talk."""
+LOOK_ALIKES = "look-alikes"
+"""The group of the harmless prompts that look harmful."""

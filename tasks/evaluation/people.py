@@ -6,7 +6,7 @@ that stand next to each other in the ratings with intervals that overlap, so tha
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tasks.evaluation.bouts import Bout, MatchConfig, question_of
 from tasks.evaluation.elo import Rating
@@ -82,12 +82,6 @@ def lines_for(
     """The table's lines; which completion people see first is drawn, so that a habit of theirs counts for nobody."""
     names = [(each.match.row_id, each.why) for each in chosen]
     return [cells_of(bouts[name], config, why, order_for(name, seed)) for name, why in names]
-
-
-def argilla_record(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A line as a record of Argilla 2: fields to show, a question `better` with the answers a, b and tie, metadata."""
-    fields = {name: cells[name] for name in TEXTS}
-    return {"id": cells["match_id"], "fields": fields, "metadata": {name: cells[name] for name in ("why", "order")}}
 
 
 def answers_of(name: str, lines: Sequence[Line], bouts: Mapping[str, Bout], config: MatchConfig) -> dict[str, float]:

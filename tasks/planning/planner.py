@@ -14,7 +14,7 @@ from tasks.keep import KeepConfig, Touched, keep_policy
 from tasks.planning.costs import forecast_cost
 from tasks.planning.plan import Plan, StagePlan
 from tasks.planning.reasons import explain, nearest
-from tasks.rl import RLStage
+from tasks.policy_stage import PolicyStage
 from tasks.schema import PENDING, DatasetRef, ModelRef, Row, is_pending
 from tasks.sft import SFTStage
 from tasks.stage import Session, Stage
@@ -59,13 +59,13 @@ class Planner:
         """The stage, told to keep an earlier policy if so few of its revisions will be made anew."""
         return keep_policy(self.store, stage, config, self.touched)
 
-    def kept_policies(self, stage: RLStage) -> dict[int, ModelRef]:
+    def kept_policies(self, stage: PolicyStage) -> dict[int, ModelRef]:
         """Those in the store; of a training that is still to be, all that there may be."""
         if not has_pending(stage.derivation(self.store)) and stage.result(self.store) is not None:
             return stage.kept(self.store)
         return {
             update: ModelRef(model=derivation.dataset, version=derivation.version, content_hash=content)
-            for update in stage.kept_updates()
+            for update in stage.kept_steps(stage.most_steps())
             for derivation in [stage.policy_derivation(self.store, update)]
             for content in [f"{PENDING}{derivation.version}"]
         }

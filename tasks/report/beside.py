@@ -8,12 +8,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from constitutions import Constitution
 from constitutions.diff import diff_constitutions
+from tasks.bootstrap import Interval
 from tasks.constitution import read_constitution
 from tasks.report.measures import HARM, HELP, direction, measure_label, measure_names, series
+from tasks.report.paired import Means, difference, means_of, went
 from tasks.report.policies import course, policy_name
 from tasks.report.ratings import AXES, Frontier, frontiers, judge_name, judges_of, ratings_of, signed
 from tasks.report.samples import clip, pick
-from tasks.schema import DatasetRef, Metric, Prompt, Sample
+from tasks.schema import Assessment, DatasetRef, Judgement, Metric, Prompt, Sample
 from tasks.store import Manifest, Store
 from tasks.store.identity import table_to_rows
 
@@ -32,6 +34,10 @@ class Side(NamedTuple):
     prompts: list[Prompt]
     said: dict[str, Sample]
     """The last policy's first sample by prompt id."""
+    means: Means
+    """What the last policy's measures were made from."""
+    units: dict[str, str]
+    """What is resampled as a whole, by prompt id."""
 
     @property
     def last(self) -> str:
@@ -40,11 +46,16 @@ class Side(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One measure of the last policy of either run; `went` claims nothing where the intervals overlap."""
+    """One measure of the last policy of either run.
+
+    `went` claims nothing where the interval of the difference holds zero, or, where there is no difference prompt by
+    prompt (Elo), the two intervals overlap.
+    """
 
     name: str
     before: str
     after: str
+    difference: str
     went: str
 
 
@@ -67,6 +78,9 @@ def read_side(store: Store, report: Manifest) -> Side:
         dataset, _, version = cites[role].rpartition("/")
         return store.manifest(dataset, version).dataset_ref()
 
+    samples = table_to_rows(store.read(ref(f"samples.{last}")), Sample)
+    judgements = table_to_rows(store.read(ref("judgements")), Judgement)
+    assessments = table_to_rows(store.read(ref("assessments")), Assessment) if "assessments" in cites else []
     return Side(
         version=report.version,
         created=report.created_at[:19],
@@ -75,7 +89,9 @@ def read_side(store: Store, report: Manifest) -> Side:
         policies=policies,
         metrics=table_to_rows(store.read(ref("metrics")), Metric),
         prompts=[p for p in table_to_rows(store.read(ref("prompts")), Prompt) if p.split == "held_out"],
-        said={s.prompt_id: s for s in table_to_rows(store.read(ref(f"samples.{last}")), Sample) if s.sample == 0},
+        said={s.prompt_id: s for s in samples if s.sample == 0},
+        means=means_of(last, judgements, assessments, samples),
+        units={j.prompt_id: j.unit for j in judgements},
     )
 
 
@@ -111,7 +127,8 @@ def changes_of(before: Side, after: Side) -> list[Change]:
     for name in measure_names([*before.metrics, *after.metrics]):
         sides = [series(side.metrics, [side.last], name) for side in (before, after)]
         if all(sides):
-            found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}".format))
+            apart = difference(before.means, after.means, name, {**before.units, **after.units})
+            found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}".format, apart))
     return [*found, *rating_changes(before, after)]
 
 
@@ -126,13 +143,16 @@ def rating_changes(before: Side, after: Side) -> list[Change]:
     return found
 
 
-def change(name: str, old: Metric, new: Metric, shown: Callable[[float], str]) -> Change:
+def change(name: str, old: Metric, new: Metric, shown: Callable[[float], str], apart: Interval | None = None) -> Change:
     cells = [f"{shown(m.value)} [{shown(m.low)}, {shown(m.high)}]" for m in (old, new)]
-    return Change(name, cells[0], cells[1], direction(old, new))
+    if apart is None:
+        return Change(name, cells[0], cells[1], "", direction(old, new))
+    told = f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
+    return Change(name, cells[0], cells[1], told, went(apart))
 
 
 def answer(before: Side, after: Side, changes: Sequence[Change]) -> str:
-    """What became of harm and help, in one sentence; a rise or fall only where the intervals do not overlap."""
+    """What became of harm and help, in one sentence; a rise or fall only where `went` claims one."""
     labels = [measure_label(name) for name in (*HARM, *HELP)]
     told = [c for c in changes if c.name in labels]
     if not told:

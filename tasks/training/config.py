@@ -33,7 +33,15 @@ class TrainerConfig(Settings):
     """Optimizer steps (of PPO: updates) between resume points. It does not change results."""
 
 
-class SFTConfig(TrainerConfig):
+class PolicyTrainerConfig(TrainerConfig):
+    """What every trainer of a policy may be told besides."""
+
+    keep_every: int = Field(default=0, ge=0)
+    """Optimizer steps (of PPO: updates) between policies that are kept as models of their own, to be evaluated beside
+    the result; each takes the room of a model. 0: none."""
+
+
+class SFTConfig(PolicyTrainerConfig):
     """Supervised finetuning on revisions and helpful completions (section 3.1)."""
 
     epochs: int = Field(default=1, ge=1)

@@ -15,6 +15,7 @@ from tasks.training.checkpoints import run_name
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import PreferenceExample
 from tasks.training.folders import load_policy, longest_row
+from tasks.training.kept import keeping
 from tasks.training.rl_config import DPOConfig
 from tasks.training.supervision import Supervision
 from tasks.training.trl_trainer import run_trainer, save_trained_policy, trainer_arguments
@@ -32,8 +33,10 @@ def train_dpo(
     output: Path,
     seed: int,
     watched: Supervision,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `model` on the preferences, held to itself as it was, and save it in `output`.
+    """Train `model` on the preferences, held to itself as it was, and save it in `output`; `kept` gets the policies
+    along the way.
 
     Returns: `algorithm`, counts (`num_too_long` were left out), `first_loss` and `last_loss` (nats a comparison, of a
     step; log 2 is where it starts), `history` (a dict a step).
@@ -51,7 +54,8 @@ def train_dpo(
         trainer = make_trainer(config, rows, tokenizer, model, scratch, seed)
         # weights are not read: another policy of the same shape has its own folder of resume points
         shape = (model / "config.json").read_text(encoding="utf-8")
-        history = run_trainer(trainer, watched, run_name(config, seed, "dpo", shape, rows))
+        run = run_name(config, seed, "dpo", shape, rows)
+        history = run_trainer(trainer, watched, run, keeping(kept, model, config))
         save_trained_policy(trainer, model, output, config.precision)
     return {
         "algorithm": "dpo",

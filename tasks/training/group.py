@@ -14,6 +14,7 @@ from tasks.training.adapters import base_precision, lora_config
 from tasks.training.checkpoints import run_name
 from tasks.training.encode import encode_prompt, load_tokenizer
 from tasks.training.folders import load_policy, longest_row
+from tasks.training.kept import keeping
 from tasks.training.ppo.loop import draw_prompts
 from tasks.training.rl_config import GroupConfig
 from tasks.training.supervision import Supervision
@@ -34,8 +35,10 @@ def train_group(
     output: Path,
     seed: int,
     watched: Supervision,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `policy` against `reward` on the prompts, held to itself as it was, and save it in `output`.
+    """Train `policy` against `reward` on the prompts, held to itself as it was, and save it in `output`; `kept` gets
+    the policies along the way.
 
     Returns: `algorithm`, `num_prompts`, `num_too_long` (left out), `num_steps`, `num_completions` (sampled),
     `history` (a dict a step; `group_trainers.our_figures`).
@@ -57,7 +60,8 @@ def train_group(
     shapes = [(folder / "config.json").read_text(encoding="utf-8") for folder in (policy, reward)]
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(algorithm, config, encoded, tokenizer, policy, reward, scratch, seed)
-        history = run_trainer(trainer, watched, run_name(config, seed, algorithm, *shapes, encoded))
+        run = run_name(config, seed, algorithm, *shapes, encoded)
+        history = run_trainer(trainer, watched, run, keeping(kept, policy, config))
         save_trained_policy(trainer, policy, output, config.precision)
     return {
         "algorithm": algorithm,

@@ -34,7 +34,7 @@ class TrainingJob(Frozen):
     rollouts: Path | None = None
     """File for PPO's kept episodes."""
     kept: Path | None = None
-    """Folder for the policies that PPO keeps along the way."""
+    """Folder for the policies that are kept along the way."""
     run_name: str = "training"
     """What its curves are called."""
     launched: LaunchConfig = LaunchConfig(tracker="none")
@@ -50,7 +50,7 @@ def run_job(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
             from tasks.training.sft import train_sft
 
             examples = list(read_examples(job.examples, SFTExample))
-            return train_sft(SFTConfig(**job.config), examples, job.model, job.output, job.seed, watched)
+            return train_sft(SFTConfig(**job.config), examples, job.model, job.output, job.seed, watched, job.kept)
         case "reward":
             from tasks.training.reward import train_reward
 
@@ -61,7 +61,7 @@ def run_job(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
             from tasks.training.dpo import train_dpo
 
             preferences = list(read_examples(job.examples, PreferenceExample))
-            return train_dpo(DPOConfig(**job.config), preferences, job.model, job.output, job.seed, watched)
+            return train_dpo(DPOConfig(**job.config), preferences, job.model, job.output, job.seed, watched, job.kept)
         case "ppo":
             return _run_ppo(job, watched)
         case "rloo" | "grpo" as algorithm:
@@ -69,7 +69,15 @@ def run_job(job: TrainingJob, watched: Supervision) -> dict[str, Any]:
 
             prompts, reward = _prompts_and_reward(job)
             return train_group(
-                algorithm, GroupConfig(**job.config), prompts, job.model, reward, job.output, job.seed, watched
+                algorithm,
+                GroupConfig(**job.config),
+                prompts,
+                job.model,
+                reward,
+                job.output,
+                job.seed,
+                watched,
+                job.kept,
             )
 
 

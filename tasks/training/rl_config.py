@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.schema import Settings
-from tasks.training.config import TrainerConfig, check_divides
+from tasks.training.config import PolicyTrainerConfig, check_divides
 
 Algorithm = Literal["ppo", "rloo", "grpo", "dpo"]
 
@@ -33,7 +33,7 @@ class StopRules(Settings):
     in standard deviations, over the measurements within the window. Needs `reward.second_model_share`."""
 
 
-class PPOConfig(TrainerConfig):
+class PPOConfig(PolicyTrainerConfig):
     """PPO against the reward model, with a KL penalty (section 4.1)."""
 
     num_updates: int = Field(default=1000, ge=1)
@@ -82,9 +82,6 @@ class PPOConfig(TrainerConfig):
     """Updates between measurements on prompts that are not trained on; the best policy measured is the result."""
     eval_prompts: int = Field(default=64, ge=0)
     """Prompts set aside for that, drawn by seed; 0: none, and the last policy is the result."""
-    keep_every: int = Field(default=0, ge=0)
-    """Updates between policies that are kept as models of their own, to be evaluated beside the result; each takes the
-    room of a model. 0: none."""
     rules: StopRules = StopRules()
     """When to end early."""
     checkpoint_every: int = Field(default=10, ge=1)
@@ -96,7 +93,7 @@ class PPOConfig(TrainerConfig):
         return self
 
 
-class GroupConfig(TrainerConfig):
+class GroupConfig(PolicyTrainerConfig):
     """RLOO and GRPO: several completions a prompt, each compared with the others instead of with a value model."""
 
     num_steps: int = Field(default=1000, ge=1)
@@ -127,7 +124,7 @@ class GroupConfig(TrainerConfig):
         return self
 
 
-class DPOConfig(TrainerConfig):
+class DPOConfig(PolicyTrainerConfig):
     """DPO on the preferences themselves (Rafailov et al. 2023): no reward model, nothing sampled."""
 
     epochs: int = Field(default=1, ge=1)

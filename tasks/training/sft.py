@@ -14,6 +14,7 @@ from tasks.training.config import SFTConfig
 from tasks.training.encode import encode_completion, encode_prompt, load_tokenizer
 from tasks.training.examples import SFTExample
 from tasks.training.folders import load_policy, longest_row
+from tasks.training.kept import keeping
 from tasks.training.supervision import Supervision
 from tasks.training.trl_trainer import run_trainer, save_trained_policy, trainer_arguments
 
@@ -24,9 +25,15 @@ Row = dict[str, list[int]]
 
 
 def train_sft(
-    config: SFTConfig, examples: Sequence[SFTExample], model: Path, output: Path, seed: int, watched: Supervision
+    config: SFTConfig,
+    examples: Sequence[SFTExample],
+    model: Path,
+    output: Path,
+    seed: int,
+    watched: Supervision,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Finetune `model` on the examples' completions and save it in `output`.
+    """Finetune `model` on the examples' completions and save it in `output`; `kept` gets the policies along the way.
 
     Returns: `num_examples`, `num_too_long` (left out), `num_rows` (fewer than examples where several are packed into
     one), `num_steps`, `first_loss` and `last_loss` (of a step, nats a token), `history` (a dict a step).
@@ -44,7 +51,7 @@ def train_sft(
     run = run_name(config, seed, "sft", (model / "config.json").read_text(encoding="utf-8"), rows)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(config, rows, tokenizer, model, limit, scratch, seed)
-        history = run_trainer(trainer, watched, run)
+        history = run_trainer(trainer, watched, run, keeping(kept, model, config))
         save_trained_policy(trainer, model, output, config.precision)
     return {
         "num_examples": len(rows),

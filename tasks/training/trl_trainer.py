@@ -16,6 +16,8 @@ from tasks.training.supervision import Leaving, Supervision
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
+    from tasks.training.kept import KeptPolicies
+
 logger = logging.getLogger(__name__)
 
 
@@ -65,8 +67,12 @@ def accumulation(config: SFTConfig | RewardConfig | GroupConfig | DPOConfig, num
     return config.batch_size // at_once
 
 
-def run_trainer(trainer: "Trainer", watched: Supervision, run: str) -> list[dict[str, Any]]:
+def run_trainer(
+    trainer: "Trainer", watched: Supervision, run: str, kept: "KeptPolicies | None" = None
+) -> list[dict[str, Any]]:
     """Train under supervision; goes on from the newest resume point of `run` (`checkpoints.run_name`).
+
+    Policies along the way are written to `kept`.
 
     Returns: the figures of every step, those before a resume among them: `step`, `num_steps`, `loss`, `grad_norm`
     and what else the trainer logs; a figure without a value is None.
@@ -78,12 +84,11 @@ def run_trainer(trainer: "Trainer", watched: Supervision, run: str) -> list[dict
     from tasks.training.watching import Watch
 
     points = Checkpoints(kept_in(trainer, watched), run, watched.on_checkpoint)
-    watch = Watch(trainer, watched, points)
+    watch = Watch(trainer, watched, points, kept)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    use_cache = trainer.model.config.use_cache
     trainer.train(resume_from_checkpoint=watch.restore())
-    trainer.model.config.use_cache = use_cache  # a Trainer may turn it off, and generation would be slow
+    trainer.model.config.use_cache = watch.use_cache  # a Trainer may turn it off, and generation would be slow
     watch.clean_up()
     if watch.left:
         raise Leaving(f"left after step {trainer.state.global_step} of {trainer.state.max_steps}")
@@ -113,19 +118,25 @@ def is_sharded(trainer: "Trainer") -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def trained_model(trainer: "Trainer", fresh: Callable[[], "PreTrainedModel"]) -> "PreTrainedModel | None":
-    """The whole trained model in the process that writes, adapters merged; None in the others. All must ask.
+def policy_so_far(trainer: "Trainer", fresh: Callable[[], "PreTrainedModel"]) -> "PreTrainedModel | None":
+    """The whole model as it is now in the process that writes, adapters apart; None in the others. All must ask.
 
     `fresh` loads the model as it was before: shards are gathered into it.
     """
-    if is_sharded(trainer):
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if not trainer.is_world_process_zero():
-            return None
-        model = fresh()
-        model.load_state_dict(state)
-        return model
-    return merged(trainer.accelerator.unwrap_model(trainer.model)) if trainer.is_world_process_zero() else None
+    if not is_sharded(trainer):
+        return trainer.accelerator.unwrap_model(trainer.model) if trainer.is_world_process_zero() else None
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return None
+    model = fresh()
+    model.load_state_dict(state)
+    return model
+
+
+def trained_model(trainer: "Trainer", fresh: Callable[[], "PreTrainedModel"]) -> "PreTrainedModel | None":
+    """As `policy_so_far`, with adapters merged into its weights: the training is over."""
+    model = policy_so_far(trainer, fresh)
+    return None if model is None else merged(model)
 
 
 def save_trained_policy(trainer: "Trainer", source: Path, output: Path, precision: Precision) -> None:

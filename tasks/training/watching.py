@@ -10,9 +10,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.folders import load_policy
+from tasks.training.kept import KeptPolicies
 from tasks.training.ranks import Ranks
 from tasks.training.supervision import Supervision
 from tasks.training.trainer_state import from_plain, to_plain
+from tasks.training.trl_trainer import policy_so_far
 
 
 class Watch(TrainerCallback):
@@ -22,11 +25,15 @@ class Watch(TrainerCallback):
     processes share; the first process makes a resume point of it and deletes it.
     """
 
-    def __init__(self, trainer: Trainer, watched: Supervision, points: Checkpoints) -> None:
+    def __init__(
+        self, trainer: Trainer, watched: Supervision, points: Checkpoints, kept: KeptPolicies | None = None
+    ) -> None:
         self.left = False
+        self.use_cache = trainer.model.config.use_cache
         self._trainer = trainer
         self._watched = watched
         self._points = points
+        self._kept = kept
         self._ranks = Ranks.join()
         self._scratch = points.folder / ".trainer" if points.folder else None
 
@@ -56,11 +63,22 @@ class Watch(TrainerCallback):
         self._ranks.wait()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._keep_policy(state.global_step)  # first: whoever goes on from a resume point finds what came before
         self.left = self._ranks.any(self._watched.leaving())
         if self._points.folder and (self.left or state.global_step % args.save_steps == 0):
             control.should_save = True
         if self.left:
             control.should_training_stop = True
+
+    def _keep_policy(self, step: int) -> None:
+        """Write the policy out as a model where that is due."""
+        if self._kept is None or not self._kept.is_due(step):
+            return
+        source = self._kept.source
+        policy = policy_so_far(self._trainer, lambda: load_policy(source))
+        if policy is not None:
+            self._watched.on_policy(self._kept.write(policy, step, self.use_cache), step)
+        self._ranks.wait()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if "loss" not in state.log_history[-1]:  # the last line is a summary without one

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.kept import KeptPolicies
 from tasks.training.ppo.best import BestPolicy
 from tasks.training.ppo.checkpoint import Progress, save_checkpoint
 from tasks.training.ppo.episodes import Episodes, Models, collect_episodes
 from tasks.training.ppo.evaluation import HeldOutReward, Prompt, check_finite, evaluate
-from tasks.training.ppo.kept import KeptPolicies
 from tasks.training.ppo.losses import adapt_kl_coef
 from tasks.training.ppo.rollout import Sampler
 from tasks.training.ppo.rules import Stop, best_evaluation, check_rules
@@ -138,10 +138,11 @@ def _log(training: Training, line: dict[str, Any]) -> None:
 def _keep_policy(training: Training) -> None:
     """Write the policy out as a model where that is due."""
     update, kept = training.progress.next_update, training.kept
-    if kept is None or update % training.config.keep_every:
+    if kept is None or not kept.is_due(update):
         return
     if training.ranks.is_first:
-        training.watched.on_policy(kept.write(training.models.learner.policy, update), update)
+        policy = training.models.learner.policy
+        training.watched.on_policy(kept.write(policy, update, policy.config.use_cache), update)
     training.ranks.wait()
 
 

@@ -15,11 +15,11 @@ from tasks.training.adapters import merged
 from tasks.training.checkpoints import Checkpoints, run_name
 from tasks.training.encode import encode_prompt
 from tasks.training.folders import load_policy, longest_row, save_model
+from tasks.training.kept import keeping
 from tasks.training.ppo.best import BestPolicy
 from tasks.training.ppo.checkpoint import Progress, load_checkpoint
 from tasks.training.ppo.episodes import Models, load_models
 from tasks.training.ppo.evaluation import Prompt, load_held_out_reward, set_aside
-from tasks.training.ppo.kept import KeptPolicies
 from tasks.training.ppo.loop import Training, run_updates
 from tasks.training.ppo.rollout import Sampler, sample_completions
 from tasks.training.ppo.rules import Stop, choose_result
@@ -104,7 +104,7 @@ def _prepare(
         points=points,
         watched=watched,
         best=BestPolicy.load(points.newest()),
-        kept=KeptPolicies(kept, policy, config.precision) if kept and config.keep_every else None,
+        kept=keeping(kept, policy, config),
         progress=load_checkpoint(points, models.learner, optimizer) or Progress(kl_coef=config.kl_coef),
     )
 
