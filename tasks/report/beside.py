@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from constitutions import Constitution
 from constitutions.diff import diff_constitutions
 from tasks.constitution import read_constitution
+from tasks.evaluation.answered import place_of
 from tasks.report.measures import HARM, HELP, direction, measure_label, measure_names, series
 from tasks.report.policies import course, policy_name
 from tasks.report.ratings import AXES, Frontier, frontiers, judge_name, judges_of, ratings_of, signed
@@ -18,6 +19,7 @@ from tasks.store import Manifest, Store
 from tasks.store.identity import table_to_rows
 
 NUM_SAMPLES = 6
+FIGURES = {"accuracy": "Accuracy", "ece": "ECE", "brier": "Brier score"}
 
 
 class Side(NamedTuple):
@@ -112,7 +114,7 @@ def changes_of(before: Side, after: Side) -> list[Change]:
         sides = [series(side.metrics, [side.last], name) for side in (before, after)]
         if all(sides):
             found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}".format))
-    return [*found, *rating_changes(before, after)]
+    return [*found, *rating_changes(before, after), *question_changes(before, after)]
 
 
 def rating_changes(before: Side, after: Side) -> list[Change]:
@@ -123,6 +125,17 @@ def rating_changes(before: Side, after: Side) -> list[Change]:
             sides = [ratings_of(side.metrics, judge, axis).get(side.last) for side in (before, after)]
             if sides[0] and sides[1]:
                 found.append(change(f"Elo of {name}, by {judge_name(judge)}", sides[0], sides[1], signed))
+    return found
+
+
+def question_changes(before: Side, after: Side) -> list[Change]:
+    """Accuracy and calibration on question sets of one name."""
+    found = []
+    for measure in dict.fromkeys(m.measure for m in before.metrics if m.policy == before.last):
+        sides = [series(side.metrics, [side.last], measure) for side in (before, after)]
+        if (place := place_of(measure)) and all(sides):
+            name = f"{FIGURES[place.figure]} on {place.set}"
+            found.append(change(name, sides[0][0], sides[1][0], "{:.3f}".format))
     return found
 
 
