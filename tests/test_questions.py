@@ -182,6 +182,11 @@ def test_figures_are_by_category_and_one_called_all_is_told_from_the_whole(world
     assert found == {"all": 0.5, "law": 1.0, "all (category)": 0.0}
 
 
+def test_figures_intervals_are_shares(world):
+    rows = world.ask(world.read(pairs(12)), says(lambda i: 0.9 if i else 0.2))
+    assert all(0 <= told.interval.low <= told.interval.high <= 1 for told in answered_figures("s", rows))
+
+
 def test_figures_of_a_model_that_answered_nothing_are_none(world):
     rows = world.ask(world.read(pairs(3)), FakeGenerator(weigh=lambda request: Choice(None, error="too long")))
     assert list(answered_figures("s", rows)) == []

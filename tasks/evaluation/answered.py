@@ -51,7 +51,7 @@ def figures_of(form: Form) -> Iterator[tuple[str, Interval]]:
     for figure in FIGURES:
         if figure in summary.figures:
             found = summary.figures[figure]
-            yield figure, Interval(found.value, found.low, found.high, num, num)
+            yield figure, Interval(found.value, found.low, min(found.high, 1.0), num, num)  # a share, as all three
 
 
 def measure_of(name: str, form: Form, figure: str) -> str:
