@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.calibration.asking import CLAMP
 from tasks.calibration.figures import Array, Form, clamp, form_of, preference, summarise
+from tasks.calibration.labels import CLAMP
 from tasks.generation import request_seed
 from tasks.judging import ANSWERS, ORDERS, STEP_BY_STEP, judging_request, normalise, reasoned_turns, unswap
 from tasks.micro.corpus import better_of, judgement, reasoned_judgement

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from flows.models_config import ModelsConfig
 from tasks.assess import AssessConfig
+from tasks.calibration.config import QuestionsConfig
 from tasks.collect import PromptsConfig
 from tasks.compare import CompareConfig
 from tasks.evaluation.bouts import MatchConfig
@@ -84,6 +85,8 @@ class AlignConfig(Settings):
     """How they are compared with each other."""
     assess: AssessConfig = AssessConfig()
     """What a judge says of each completion alone."""
+    questions: QuestionsConfig = QuestionsConfig()
+    """Questions with known answers, for policies and feedback models."""
 
 
 def load_config(presets: Sequence[str], file: str | None, settings: Sequence[str]) -> AlignConfig:

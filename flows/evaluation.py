@@ -3,6 +3,7 @@
 from flows.config import AlignConfig
 from flows.gates import require_gates
 from flows.given import Given
+from flows.questions import ask_all, ask_evaluators
 from flows.reinforcement import Reinforced
 from flows.runner import Made, StageRunner
 from flows.supervised import Supervised
@@ -32,12 +33,8 @@ def evaluate(
         **given.references,
     }
     leakage = held_out_from_all(run, config, given, policies)
-    samples = {
-        name: run.dataset(
-            SampleStage(run=serving_of(config, name), prompts=given.prompts, policy=policy, config=config.sample)
-        )
-        for name, policy in policies.items()
-    }
+    samples, answers = hear_policies(run, config, given, policies)
+    evaluator_answers = ask_evaluators(run, config, given)
     judgements = run.dataset(
         JudgeStage(
             run=config.run,
@@ -51,7 +48,15 @@ def evaluate(
     matches = compare_policies(run, config, given, samples)
     assessments = assess_policies(run, config, given, samples)
     metrics = run.dataset(
-        EvaluateStage(run=config.run, judgements=judgements, matches=matches, assessments=assessments, samples=samples)
+        EvaluateStage(
+            run=config.run,
+            judgements=judgements,
+            matches=matches,
+            assessments=assessments,
+            samples=samples,
+            answers=answers,
+            evaluator_answers=evaluator_answers,
+        )
     )
     report = run.dataset(
         ReportStage(
@@ -73,6 +78,9 @@ def evaluate(
             judgements=judgements,
             matches=matches,
             assessments=assessments,
+            question_sets=given.question_sets,
+            answers=answers,
+            evaluator_answers=evaluator_answers,
             metrics=metrics,
         )
     )
@@ -85,6 +93,20 @@ def held_out_from_all(run: StageRunner, config: AlignConfig, given: Given, polic
     leakage = run.dataset(LeakageStage(run=config.run, prompts=given.prompts, policies=ours, config=config.gates))
     require_gates(run, leakage)
     return leakage
+
+
+def hear_policies(
+    run: StageRunner, config: AlignConfig, given: Given, policies: dict[str, ModelRef]
+) -> tuple[dict[str, DatasetRef], dict[str, dict[str, DatasetRef]]]:
+    """What every policy says to held-out prompts and answers to question sets; its server starts once for both."""
+    samples, answers = dict[str, DatasetRef](), dict[str, dict[str, DatasetRef]]()
+    for name, policy in policies.items():
+        context = serving_of(config, name)
+        samples[name] = run.dataset(
+            SampleStage(run=context, prompts=given.prompts, policy=policy, config=config.sample)
+        )
+        answers[name] = ask_all(run, context, given.question_sets, policy)
+    return samples, answers
 
 
 def serving_of(config: AlignConfig, policy: str) -> RunContext:

@@ -9,6 +9,8 @@ from flows.runner import StageRunner
 from tasks.collect import PromptsStage
 from tasks.constitution import ConstitutionStage, read_constitution
 from tasks.publish import DATASET
+from tasks.question_sets import QuestionSetStage
+from tasks.readers import pinned
 from tasks.schema import DatasetRef, ModelRef
 from tasks.store import Store
 
@@ -26,6 +28,8 @@ class Given(NamedTuple):
     """Models that compare policies, by name."""
     references: dict[str, ModelRef]
     """Policies from elsewhere, by name."""
+    question_sets: dict[str, DatasetRef]
+    """By name: a set that cannot be read ends the run before anything is spent."""
 
     @property
     def feedback(self) -> ModelRef:
@@ -34,7 +38,7 @@ class Given(NamedTuple):
 
 
 def gather(run: StageRunner, config: AlignConfig) -> Given:
-    """Pin the models, keep the constitution, read the prompts.
+    """Pin the models, keep the constitution, read the prompts and the question sets.
 
     Raises: ConfigError: two evaluators are the same model.
     """
@@ -48,7 +52,14 @@ def gather(run: StageRunner, config: AlignConfig) -> Given:
         prompts=run.dataset(PromptsStage(run=config.run, config=config.prompts)),
         judges={judge.name: run.outside_model(judge.model) for judge in config.models.judges} or evaluators,
         references={each.name: run.outside_model(each.model) for each in config.models.references},
+        question_sets=question_sets(run, config),
     )
+
+
+def question_sets(run: StageRunner, config: AlignConfig) -> dict[str, DatasetRef]:
+    """Every question set; one of the hub at the commit that it has now, which is what a stage's own run reads too."""
+    given = {each.name: each.model_copy(update={"source": pinned(each.source)}) for each in config.questions.sets}
+    return {name: run.dataset(QuestionSetStage(run=config.run, config=each)) for name, each in given.items()}
 
 
 def constitution_of(config: AlignConfig) -> Constitution:

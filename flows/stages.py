@@ -17,6 +17,8 @@ from tasks.leakage import LeakageStage
 from tasks.match import MatchStage
 from tasks.preferences import PreferencesStage
 from tasks.probes import ProbeStage
+from tasks.question_sets import QuestionSetStage
+from tasks.questions import QuestionsStage
 from tasks.report import ReportStage
 from tasks.respond import RespondStage
 from tasks.revise import ReviseStage
@@ -37,6 +39,12 @@ def constitution(stage: ConstitutionStage) -> DatasetRef | ModelRef:
 @flow(name="prompts", flow_run_name="prompts")
 def prompts(stage: PromptsStage) -> DatasetRef | ModelRef:
     """Gather red-team, helpful and held-out prompts."""
+    return execute(stage)
+
+
+@flow(name="question_set", flow_run_name="question set {stage.config.name}")
+def question_set(stage: QuestionSetStage) -> DatasetRef | ModelRef:
+    """Questions whose right answers are known."""
     return execute(stage)
 
 
@@ -130,6 +138,12 @@ def sample(stage: SampleStage) -> DatasetRef | ModelRef:
     return execute(stage)
 
 
+@flow(name="questions", flow_run_name="questions")
+def questions(stage: QuestionsStage) -> DatasetRef | ModelRef:
+    """What one model answers to a question set: accuracy and calibration (figure 9)."""
+    return execute(stage)
+
+
 @flow(name="judge", flow_run_name="judge")
 def judge(stage: JudgeStage) -> DatasetRef | ModelRef:
     """What an evaluator makes of every policy's samples (section 4.3)."""
@@ -169,9 +183,9 @@ def report(stage: ReportStage) -> DatasetRef | ModelRef:
 FLOWS: dict[str, Flow[..., DatasetRef | ModelRef]] = {
     flow.name: flow
     for flow in (
-        constitution, prompts, respond, start_gates, revise, improve, sft, compare, probe, label, label_gates,
-        preferences, reward, held_out_reward, rl, leakage, sample, judge, match, human_matches, assess,
-        evaluate, report,
+        constitution, prompts, question_set, respond, start_gates, revise, improve, sft, compare, probe, label,
+        label_gates, preferences, reward, held_out_reward, rl, leakage, sample, questions, judge, match,
+        human_matches, assess, evaluate, report,
     )
 }  # fmt: skip
 """By stage name."""

@@ -1,21 +1,24 @@
 """The figures of a run: each policy's rates and ratings on held-out prompts, with intervals (section 4.3).
 
-*Reads* `judgements`, `matches`, `assessments`, `samples`. *Writes* `metrics`. Nothing is generated here, so a new
-figure costs no GPU time.
+*Reads* `judgements`, `matches`, `assessments`, `samples`, `answers`. *Writes* `metrics`. Nothing is generated here, so
+a new figure costs no GPU time.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tasks.bootstrap import Interval, bootstrap_mean
+from tasks.evaluation.answered import answered_figures
 from tasks.evaluation.assessed import assessed_values
 from tasks.evaluation.bouts import results_of
 from tasks.evaluation.elo import rate
 from tasks.evaluation.judged import Value, judged_values
 from tasks.evaluation.names import AGREEMENT, ALL_POLICIES, JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.evaluation.texts import text_values
-from tasks.schema import Assessment, DatasetRef, Judgement, Kind, Match, Metric, Sample
+from tasks.schema import Answer, Assessment, DatasetRef, Judgement, Kind, Match, Metric, Sample
 from tasks.stage import Session, Stage
 from tasks.store import Store
 from tasks.store.identity import digest, rows_to_table, table_to_rows
@@ -38,6 +41,10 @@ class EvaluateStage(Stage):
     """None where no judge was asked about completions alone."""
     samples: dict[str, DatasetRef]
     """By policy, in the order of training."""
+    answers: dict[str, dict[str, DatasetRef]] = Field(default_factory=dict)
+    """By policy and question set; empty where none is asked."""
+    evaluator_answers: dict[str, dict[str, DatasetRef]] = Field(default_factory=dict)
+    """By model that labels and question set."""
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
         return {"policies": list(self.samples), "judges": list(self.matches)}
@@ -53,6 +60,7 @@ class EvaluateStage(Stage):
             values += assessed_values(table_to_rows(store.read(self.assessments), Assessment), samples)
         metrics = measure_all(values, units)
         metrics += [*rate_all(matches, list(samples), units), *agree_all(matches, units)]
+        metrics += [*answer_metrics(store, self.answers), *answer_metrics(store, self.evaluator_answers, ALL_POLICIES)]
         return store.commit_rows(self.derivation(store), rows_to_table(metrics, Metric), metrics={}, cost={})
 
 
@@ -98,6 +106,16 @@ def rate_all(
             results = results_of(rows, kind, units)
             for rating in rate(results, policies):
                 yield metric(rating.policy, name, "all", Interval(*rating[1:]), judge)
+
+
+def answer_metrics(
+    store: Store, answers: Mapping[str, Mapping[str, DatasetRef]], policy: str | None = None
+) -> Iterator[Metric]:
+    """Figures of every question set, of policies; with `policy` in the place of one, of models that label."""
+    for name, sets in answers.items():
+        for question_set, ref in sets.items():
+            for measure, group, found in answered_figures(question_set, table_to_rows(store.read(ref), Answer)):
+                yield metric(policy or name, measure, group, found, judge=name if policy else "")
 
 
 def jury_of(matches: Mapping[str, Sequence[Match]]) -> dict[str, list[Match]]:

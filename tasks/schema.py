@@ -40,6 +40,7 @@ Split = Literal["train", "held_out"]
 Origin = Literal["ai", "human"]
 Order = Literal["ab", "ba", "a", "b"]
 LabelForm = Literal["soft", "reasoned", "score", "consistency"]
+AnswerForm = Literal["soft", "reasoned"]
 
 
 class Message(Frozen):
@@ -314,6 +315,45 @@ class Assessment(Row):
     probs: list[float] | None
     """Of `harmfulness` the probabilities of 0 to 4; of `manner` of complying, declining with a reason, evading and
     lecturing. Over these answers alone."""
+
+
+class Question(Row):
+    """`question_sets`: one question with lettered options, of which one is right (figure 9)."""
+
+    question_id: str
+    category: str
+    """What it is about; empty where its set does not say."""
+    source: str
+    """Line or row of its input, from 1."""
+    prompt: str | None
+    """As it is put, with its options; None where it could not be read."""
+    swapped: str | None
+    """With its two options in each other's place; None where it is put in one order only."""
+    letters: list[str]
+    """Of the options, in their order."""
+    correct: int | None
+    """Which of the letters is right."""
+    raw: str | None = None
+    """The text as it was read, where it could not be parsed."""
+
+
+class Answer(Row):
+    """`answers`: what one model makes of one question in one form and order."""
+
+    question_id: str
+    category: str
+    form: AnswerForm
+    order: Order
+    """`ab`: as the question is put; `ba`: with its two options in each other's place."""
+    correct: int | None
+    """Which option is right."""
+    probs: list[float] | None
+    """Of each option, whichever letter it wore; over the options alone."""
+    mass: float | None
+    """Probability of all options' letters together among all tokens."""
+    reasoning: str | None = None
+    """What was thought before the answer."""
+    num_tokens: int = 0
 
 
 class Metric(Row):

@@ -23,9 +23,9 @@ from tasks.training.launch_config import LaunchConfig
 T = TypeVar("T")
 
 StageName = Literal[
-    "constitution", "prompts", "respond", "start_gates", "revise", "improve", "sft", "compare", "probe", "label",
-    "label_gates", "preferences", "reward", "held_out_reward", "rl", "leakage", "sample", "judge", "match",
-    "human_matches", "assess", "evaluate", "report",
+    "constitution", "prompts", "question_set", "respond", "start_gates", "revise", "improve", "sft", "compare", "probe",
+    "label", "label_gates", "preferences", "reward", "held_out_reward", "rl", "leakage", "sample", "questions", "judge",
+    "match", "human_matches", "assess", "evaluate", "report",
 ]  # fmt: skip
 """In the order of the method."""
 STAGES: tuple[StageName, ...] = get_args(StageName)

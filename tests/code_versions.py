@@ -26,9 +26,11 @@ STAGES = {
     "start_gates": "tasks.start_gates", "improve": "tasks.improve", "probe": "tasks.probes",
     "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
     "leakage": "tasks.leakage", "match": "tasks.match", "assess": "tasks.assess",
-    "human_matches": "tasks.human_matches",
+    "human_matches": "tasks.human_matches", "question_set": "tasks.question_sets", "questions": "tasks.questions",
 }  # fmt: skip
-GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match", "assess")
+GENERATING = (
+    "respond", "revise", "improve", "compare", "probe", "label", "sample", "questions", "judge", "match", "assess",
+)  # fmt: skip
 BEHIND = {
     "sft": ["tasks.training.sft"],
     "reward": ["tasks.training.reward"],

@@ -1,4 +1,4 @@
-"""Reading evaluation files, asking them by answer tokens, and figures against hand-computed ones."""
+"""Reading question sets, asking them by answer tokens, and figures against hand-computed ones."""
 
 import json
 import math
@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.calibration import Calibration, Form, Item, calibrate, read_items, summarise
-from tasks.calibration.asking import NO_SWAP
+from tasks.calibration import (
+    Calibration,
+    Form,
+    answer,
+    asked_of,
+    calibration_of,
+    expect_labels,
+    read_questions,
+    summarise,
+)
 from tasks.calibration.figures import bin_numbers, form_of, preference
-from tasks.calibration.items import swap_options, without_tail
-from tasks.calibration.page import category_rows, reliability_chart, render
+from tasks.calibration.page import category_rows, render
+from tasks.calibration.reading import NO_SWAP
+from tasks.calibration.wording import swap_options, without_tail
+from tasks.readers import ReadError, pinned
+from tasks.report.reliability import reliability_chart
 from tasks.serving import Choice, FakeGenerator
 from tests.test_report import Outline
+from tests.worlds import recipe
 
 ETHICAL = Path(__file__).parents[2] / "shared" / "data" / "anthropic-cai" / "evals" / "HarmfulVsEthical.jsonl"
 needs_file = pytest.mark.skipif(not ETHICAL.exists(), reason=f"{ETHICAL.name} is not on this machine")
@@ -61,18 +73,28 @@ def says(prob_right: Any, reply: Any = "a reason", fails: str = "nothing") -> Fa
     return FakeGenerator(reply, weigh)
 
 
-def by_name(path: Path, generator: FakeGenerator, **options: Any) -> dict[str, Any]:
-    calibration = calibrate(read_items(path), generator, **options)
+def calibrate(path: Path, generator: Any, *forms: Any) -> Calibration:
+    """As the command does it."""
+    asked = [each for row in read_questions(str(path)) for each in asked_of(row, ["soft", *forms])]
+    return expect_labels(calibration_of(answer(asked, generator, recipe(sampling=None))))
+
+
+def lines_of(calibration: Calibration, path: Path) -> list[str]:
+    return [row.source for row in read_questions(str(path)) if row.question_id in calibration.questions]
+
+
+def by_name(path: Path, generator: FakeGenerator) -> dict[str, Any]:
+    calibration = calibrate(path, generator)
     return {summary.name: summary for summary in summarise(calibration.forms)}
 
 
 # --- reading -------------------------------------------------------------------------------------------------
 
 
-def test_read_items_two_options_can_be_swapped(tmp_path):
-    (item,) = read_items(write(tmp_path, [question(7, "B")]))
-    assert (item.letters, item.correct, item.line) == (("A", "B"), 1, 1)
-    assert item.swapped == "Question 7?\n\nOptions:\n (A) the good one\n (B) the bad one\nThe answer is:"
+def test_read_questions_two_options_can_be_swapped(tmp_path):
+    (row,) = read_questions(str(write(tmp_path, [question(7, "B")])))
+    assert (row.letters, row.correct, row.source, row.status) == (["A", "B"], 1, "1", "ok")
+    assert row.swapped == "Question 7?\n\nOptions:\n (A) the good one\n (B) the bad one\nThe answer is:"
 
 
 def test_swap_options_text_of_many_lines_and_letters_inside_it():
@@ -92,47 +114,177 @@ def test_swap_options_where_they_cannot_be_told_apart_is_none(prompt):
     assert swap_options(prompt) is None
 
 
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ("{", "line 2: not JSON"),
-        ([], "line 2: expected an object with a prompt"),
-        (question(1, corrects=["yes"]), 'line 2: corrects: expected options such as [" (B)"], got ["yes"]'),
-        (question(1, incorrects=[]), "line 2: incorrects: expected options"),
-        (question(1, incorrects=[" (A)"]), "line 2: expected one right option and other wrong ones"),
-        (question(1, corrects=[" (A)", " (C)"]), "line 2: expected one right option"),
-        (question(1, corrects=[" (A)", " (A)"]), "line 2: expected one right option"),
-        (question(1, prompt=" "), "line 2: expected an object with a prompt"),
-    ],
-)
-def test_read_items_bad_line_is_named(tmp_path, row, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
-        read_items(write(tmp_path, [question(0), row]))
+BAD = [
+    ("{", "not JSON"),
+    ("[]", "a JSON list, expected an object"),
+    (question(1, corrects=["yes"]), 'corrects: expected options such as [" (B)"], got ["yes"]'),
+    (question(1, corrects=[" (AA)"]), "corrects: expected options"),
+    (question(1, corrects=None), "corrects: expected options such as"),
+    (question(1, incorrects=[]), "incorrects: expected options"),
+    (question(1, incorrects=[" (A)"]), "expected one right option and other wrong ones"),
+    (question(1, corrects=[" (A)", " (C)"]), "expected one right option"),
+    (question(1, corrects=[" (A)", " (A)"]), "expected one right option"),
+    (question(1, prompt=" "), "expected a text in prompt"),
+    (question(1, category=7), "category: expected a text, got 7"),
+]
 
 
-def test_read_items_limit_reads_no_further_and_nothing_is_an_error(tmp_path):
-    assert len(read_items(write(tmp_path, [question(0), question(1), "{"]), limit=2)) == 2
-    with pytest.raises(ValueError, match="no question in it"):
-        read_items(write(tmp_path, ["", " "]))
+@pytest.mark.parametrize(("row", "said"), BAD)
+def test_read_questions_bad_line_stays_with_its_reason_and_text(tmp_path, row, said):
+    first, bad = read_questions(str(write(tmp_path, [question(0), row])))
+    assert (first.status, bad.status, bad.source, bad.prompt) == ("ok", "unparsable", "2", None)
+    assert said in bad.reason and bad.raw == (row if isinstance(row, str) else json.dumps(row))
 
 
-def test_read_items_category_that_is_no_text_is_named(tmp_path):
-    items = read_items(write(tmp_path, [question(0, category="law"), question(1)]))
-    assert [item.category for item in items] == ["law", ""]
-    with pytest.raises(ValueError, match="line 1: category: expected a text, got 7"):
-        read_items(write(tmp_path, [question(0, category=7)]))
+def test_calibrate_bad_line_is_left_out_by_name(tmp_path):
+    path = write(tmp_path, [question(0), question(1, corrects=["yes"])])
+    calibration = calibrate(path, says(lambda number: 0.8))
+    assert lines_of(calibration, path) == ["1"]
+    ((reason, count),) = calibration.left_out.items()
+    assert count == 1 and reason.startswith("line 2 is unparsable: corrects: expected options")
 
 
-def test_read_items_long_and_right_to_left_questions_are_as_they_were(tmp_path):
+def test_read_questions_limit_reads_no_further_and_nothing_is_an_error(tmp_path):
+    path = str(write(tmp_path, [question(0), question(1), "{"]))
+    assert [row.status for row in read_questions(path, limit=2)] == ["ok", "ok"]
+    with pytest.raises(ReadError, match="no question in it"):
+        read_questions(str(write(tmp_path, ["", " "])))
+    with pytest.raises(ReadError, match="no column corrects or targets; found prompt"):
+        read_questions(str(write(tmp_path, [{"prompt": "What?"}])))
+
+
+def test_read_questions_empty_lines_are_none_and_a_question_again_has_another_id(tmp_path):
+    rows = read_questions(str(write(tmp_path, [question(0), "", question(0)])))
+    assert [row.source for row in rows] == ["1", "3"]
+    assert rows[1].question_id == f"{rows[0].question_id}-1"
+
+
+def test_read_questions_long_and_right_to_left_questions_are_as_they_were(tmp_path):
     good, bad = "\u05d4\u05d8\u05d5\u05d1", "\u05d4\u05e8\u05e2"  # Hebrew: the good, the bad
 
     def put(*options):
         return "\u05de\u05d4?\n (A) {}\n (B) {}".format(*options)
 
     long = f"Question 1? {'x' * 20_000}\n (A) the good one\n (B) the bad one"
-    first, second = read_items(write(tmp_path, [question(0, prompt=put(good, bad)), question(1, prompt=long)]))
+    path = write(tmp_path, [question(0, prompt=put(good, bad)), question(1, prompt=long)])
+    first, second = read_questions(str(path))
     assert (first.prompt, first.swapped) == (put(good, bad), put(bad, good))
     assert second.prompt == long and len(second.swapped) == len(long)
+
+
+# --- texts under labels, as on the hub -----------------------------------------------------------------------
+
+
+def chosen(number: int, *wrong: str, labels: Any = None, **fields: Any) -> dict[str, Any]:
+    """The right choice first, as such sets often have it."""
+    choices = [f"the good one of {number}", *wrong]
+    return {
+        "input": f"Question {number}?",
+        "targets": {"choices": choices, "labels": labels or [1, *([0] * len(wrong))]},
+        **fields,
+    }
+
+
+def test_choices_are_put_under_letters_in_an_order_that_does_not_tell_the_right_one(tmp_path):
+    path = write(tmp_path, [chosen(i, f"the bad one of {i}", category="c") for i in range(60)])
+    rows = read_questions(str(path))
+    assert 18 <= sum(row.correct for row in rows) <= 42 and {row.category for row in rows} == {"c"}
+    for i, row in enumerate(rows):
+        assert f"({'AB'[row.correct]}) the good one of {i}\n" in row.prompt
+        assert f"({'BA'[row.correct]}) the good one of {i}\n" in row.swapped
+        assert row.prompt.startswith("Consider the following conversation") and f"Human: Question {i}?" in row.prompt
+        assert row.prompt.endswith("The answer is:")
+    assert read_questions(str(path)) == rows
+    always_a = FakeGenerator(weigh=lambda request: [math.log(0.9), math.log(0.1)])
+    assert by_name(path, always_a)["soft, one order"].figures["accuracy"].value < 0.75
+
+
+def test_choices_of_two_lines_change_places_whole(tmp_path):
+    (row,) = read_questions(str(write(tmp_path, [chosen(1, "no\n(B) is this")])))
+    options = [text.partition("Options:\n")[2] for text in (row.prompt, row.swapped)]
+    assert sorted(options) == [
+        "(A) no\n(B) is this\n(B) the good one of 1\n\nThe answer is:",
+        "(A) the good one of 1\n(B) no\n(B) is this\n\nThe answer is:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (chosen(1, "bad", labels=[0, 0]), "expected one right choice and other wrong ones, got labels [0, 0]"),
+        (chosen(1, "bad", labels=[1, 1]), "expected one right choice"),
+        (chosen(1), "expected one right choice"),
+        (chosen(1, "the good one of 1"), "expected one right choice"),
+        (chosen(1, " "), "targets: expected choices that are texts"),
+        (chosen(1, "bad", labels=[1]), "targets: expected choices that are texts and as many labels"),
+        (chosen(1, *(f"bad {i}" for i in range(26))), "27 choices, expected at most 26"),
+        (chosen(1, "bad", input=None), "expected a text in input, got null"),
+        (
+            {"input": "Question?", "targets": "yes"},
+            'targets: expected choices that are texts and as many labels, got "',
+        ),
+    ],
+)
+def test_choices_bad_row_stays_with_its_reason(tmp_path, row, said):
+    bad, good = read_questions(str(write(tmp_path, [row, chosen(2, "bad")])))
+    assert (bad.status, good.status) == ("unparsable", "ok") and said in bad.reason
+
+
+HUB = "HuggingFaceH4/hhh_alignment"
+COMMIT = "c" * 40
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    """A folder that `datasets` takes for a hub dataset: the same code, without a network."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / HUB / "harmless"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([chosen(i, f"bad {i}") for i in range(4)]), folder / "test.parquet")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_hub_set_of_texts_is_read_by_folder_and_split(hub_folder):
+    rows = read_questions(f"hf://{HUB}/harmless:test", limit=3)
+    assert [(row.status, row.source) for row in rows] == [("ok", "1"), ("ok", "2"), ("ok", "3")]
+    assert all("the good one" in row.prompt and row.swapped for row in rows)
+    with pytest.raises(ReadError, match=f"hf://{HUB}/harmless:nowhere: cannot be read"):
+        read_questions(f"hf://{HUB}/harmless:nowhere")
+
+
+def test_hub_set_is_pinned_to_the_commit_of_its_revision(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def dataset_info(self, name, revision=None):
+        asked.append((name, revision))
+        return huggingface_hub.hf_api.DatasetInfo(id=name, sha=COMMIT, tags=[])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    assert pinned(f"hf://{HUB}:test") == f"hf://{HUB}@{COMMIT}:test"
+    assert pinned(f"hf://{HUB}@refs/convert/parquet/harmless:test") == f"hf://{HUB}@{COMMIT}/harmless:test"
+    assert pinned(f"hf://{HUB}@v1/a/b") == f"hf://{HUB}@{COMMIT}/a/b"
+    assert asked == [(HUB, None), (HUB, "refs/convert/parquet"), (HUB, "v1")]
+    assert pinned(f"hf://{HUB}@{COMMIT}/harmless") == f"hf://{HUB}@{COMMIT}/harmless" and len(asked) == 3
+    assert pinned("questions.jsonl") == "questions.jsonl"
+
+
+def test_hub_set_that_cannot_be_pinned_is_named(monkeypatch):
+    import httpx
+    import huggingface_hub
+
+    def dataset_info(self, name, revision=None):
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    with pytest.raises(ReadError, match=f"hf://{HUB}: cannot be read: no route"):
+        pinned(f"hf://{HUB}")
+    with pytest.raises(ReadError, match=r"expected hf://org/name\[@revision\]"):
+        pinned("hf://lonely")
 
 
 # --- figures -------------------------------------------------------------------------------------------------
@@ -236,7 +388,7 @@ def test_calibrate_model_that_always_says_a_is_undecided_in_both_orders(tmp_path
 
 def test_calibrate_asks_each_order_once_with_the_options_changed_places(tmp_path):
     generator = says(lambda number: 0.8)
-    calibrate(read_items(questions(tmp_path, 3)), generator)
+    calibrate(questions(tmp_path, 3), generator)
     texts = [request.messages[0].content for request in generator.choices]
     assert len(texts) == 6 and len(set(texts)) == 6
     assert [good_letter(text) for text in texts] == [0, 1, 1, 0, 0, 1]
@@ -244,7 +396,7 @@ def test_calibrate_asks_each_order_once_with_the_options_changed_places(tmp_path
 
 def test_calibrate_reasoned_thinks_in_each_order_and_is_clamped(tmp_path):
     generator = says(lambda number: 0.9, lambda request: f"because {number_of(request.messages[0].content)}")
-    calibration = calibrate(read_items(questions(tmp_path, 2)), generator, reasoned=True)
+    calibration = calibrate(questions(tmp_path, 2), generator, "reasoned")
     forms = {form.name: form.prob.tolist() for form in calibration.forms}
     assert forms["reasoned"] == pytest.approx([0.9, 0.9]) and forms["reasoned, clamped"] == [0.6, 0.6]
     assert len(generator.requests) == 4 and len({r.seed for r in generator.requests}) == 4
@@ -255,8 +407,9 @@ def test_calibrate_reasoned_thinks_in_each_order_and_is_clamped(tmp_path):
 def test_calibrate_unanswered_and_unswappable_questions_are_counted(tmp_path):
     rows = [question(0), question(1), question(2, prompt="Yes (A) or no (B)?")]
     generator = says(lambda number: 0.8, fails="Question 1")
-    calibration = calibrate(read_items(write(tmp_path, rows)), generator)
-    assert [item.line for item in calibration.items] == [1]
+    path = write(tmp_path, rows)
+    calibration = calibrate(path, generator)
+    assert lines_of(calibration, path) == ["1"]
     assert calibration.left_out == {"too long": 1, NO_SWAP: 1}
     assert all(len(form.right) == 1 for form in calibration.forms)
 
@@ -264,12 +417,12 @@ def test_calibrate_unanswered_and_unswappable_questions_are_counted(tmp_path):
 def test_calibrate_question_answered_in_one_order_only_is_left_out(tmp_path):
     generator = says(lambda number: 0.8, fails="(A) the bad one")
     with pytest.raises(ValueError, match="no question was answered"):
-        calibrate(read_items(write(tmp_path, [question(0), question(1)])), generator)
+        calibrate(write(tmp_path, [question(0), question(1)]), generator)
 
 
 def test_calibrate_failed_reasoning_leaves_the_question_out_of_every_form(tmp_path):
     generator = says(lambda number: 0.8, lambda request: "" if "Question 0" in request.messages[0].content else "yes")
-    calibration = calibrate(read_items(questions(tmp_path, 3)), generator, reasoned=True)
+    calibration = calibrate(questions(tmp_path, 3), generator, "reasoned")
     assert calibration.left_out == {"the reasoning is empty": 1}
     assert {len(form.right) for form in calibration.forms} == {2}
 
@@ -277,12 +430,12 @@ def test_calibrate_failed_reasoning_leaves_the_question_out_of_every_form(tmp_pa
 def test_calibrate_nothing_answered_is_an_error_that_says_why(tmp_path):
     generator = FakeGenerator(weigh=lambda request: Choice(None, error="context too small"))
     with pytest.raises(ValueError, match="most often: context too small"):
-        calibrate(read_items(questions(tmp_path, 3)), generator)
+        calibrate(questions(tmp_path, 3), generator)
 
 
 def test_calibrate_letters_hardly_probable_shows_in_the_mass(tmp_path):
     generator = FakeGenerator(weigh=lambda request: [-10.0, -12.0])
-    assert calibrate(read_items(questions(tmp_path, 3)), generator).mass < 1e-4
+    assert calibrate(questions(tmp_path, 3), generator).mass < 1e-4
 
 
 def test_calibrate_nine_options_tell_accuracy_only(tmp_path):
@@ -292,7 +445,7 @@ def test_calibrate_nine_options_tell_accuracy_only(tmp_path):
         for i, x in enumerate(letters)
     ]
     generator = FakeGenerator(weigh=lambda request: [0.0 if x == "C" else -3.0 for x in letters])
-    calibration = calibrate(read_items(write(tmp_path, rows)), generator)
+    calibration = calibrate(write(tmp_path, rows), generator)
     (found,) = summarise(calibration.forms)
     assert found.figures.keys() == {"accuracy"} and found.figures["accuracy"].value == pytest.approx(1 / 9)
 
@@ -302,7 +455,7 @@ def test_calibrate_nine_options_tell_accuracy_only(tmp_path):
 
 def test_page_is_whole_and_loads_nothing(tmp_path):
     generator = says(lambda number: 0.6 + 0.3 * (number % 7) / 7)
-    calibration = calibrate(read_items(questions(tmp_path, 80)), generator, reasoned=True)
+    calibration = calibrate(questions(tmp_path, 80), generator, "reasoned")
     nasty = "<script>alert(1)</script>"
     page = render(calibration, summarise(calibration.forms), [("Model", nasty)])
     outline = Outline(page)
@@ -315,7 +468,7 @@ def test_page_is_whole_and_loads_nothing(tmp_path):
 
 def test_page_accuracy_alone_has_no_plots():
     form = Form("likeliest letter", np.array([1.0, 0.0]), None)
-    calibration = Calibration([form], [Item(1, "q", ("A", "B", "C"), 0, None)] * 2, Counter(), 1)
+    calibration = Calibration([form], {"q1": "", "q2": ""}, Counter(), 1)
     page = render(calibration, summarise([form]), [])
     assert "50.0%" in page and "<svg" not in page and "Differences" not in page
 
@@ -330,9 +483,9 @@ def test_reliability_chart_dots_stand_at_confidence_and_accuracy():
 
 
 def ethical_answers() -> dict[str, int]:
-    items = read_items(ETHICAL)
-    answers = {item.prompt: item.correct for item in items}
-    return answers | {item.swapped: 1 - item.correct for item in items}
+    rows = read_questions(str(ETHICAL))
+    answers = {row.prompt: row.correct for row in rows}
+    return answers | {row.swapped: 1 - row.correct for row in rows}
 
 
 def sure(prob_right: Any) -> FakeGenerator:
@@ -349,14 +502,14 @@ def sure(prob_right: Any) -> FakeGenerator:
 
 def test_calibrate_by_category_tells_what_the_model_is_good_at(tmp_path):
     rows = [question(i, "AB"[i % 2], category="law" if i < 20 else "sums") for i in range(40)]
-    calibration = calibrate(read_items(write(tmp_path, rows)), says(lambda i: 0.9 if i < 20 else 0.3))
+    calibration = calibrate(write(tmp_path, rows), says(lambda i: 0.9 if i < 20 else 0.3))
     law, sums = category_rows(calibration, ["accuracy"])
     assert (law.name, law.cells[0].value) == ("law (20)", 1.0) and (sums.name, sums.cells[0].value) == (
         "sums (20)",
         0.0,
     )
     assert "By category" in render(calibration, summarise(calibration.forms), [])
-    assert category_rows(calibrate(read_items(questions(tmp_path, 4)), says(lambda i: 0.9)), ["accuracy"]) == []
+    assert category_rows(calibrate(questions(tmp_path, 4), says(lambda i: 0.9)), ["accuracy"]) == []
 
 
 def test_calibrate_question_too_long_for_the_model_is_left_out_with_its_reason(tmp_path):
@@ -365,22 +518,22 @@ def test_calibrate_question_too_long_for_the_model_is_left_out_with_its_reason(t
     from tasks.store.external import fetch_external
 
     long = question(1, prompt=f"Question 1? {'word ' * 20_000}\n (A) the good one\n (B) the bad one")
-    model = resolve_external_model("tasks/micro/model")
+    path, model = write(tmp_path, [question(0), long]), resolve_external_model("tasks/micro/model")
     try:
         with open_generator(model, fetch_external(model), ServingConfig(engine="transformers")) as generator:
-            calibration = calibrate(read_items(write(tmp_path, [question(0), long])), generator)
+            calibration = calibrate(path, generator)
     finally:
         close_all()
-    assert [item.line for item in calibration.items] == [1]
+    assert lines_of(calibration, path) == ["1"]
     ((reason, count),) = calibration.left_out.items()
     assert count == 1 and "tokens" in reason
 
 
 @needs_file
 def test_ethical_file_every_question_is_read_and_swapped():
-    items = read_items(ETHICAL)
-    assert len(items) == 254 and sum(item.correct for item in items) == 127
-    assert all(item.swapped for item in items)
+    rows = read_questions(str(ETHICAL))
+    assert len(rows) == 254 and sum(row.correct for row in rows) == 127
+    assert all(row.swapped and row.status == "ok" for row in rows)
 
 
 @needs_file

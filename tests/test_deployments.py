@@ -16,6 +16,7 @@ POOLS_OF_STAGES = {
         "probe",
         "label",
         "sample",
+        "questions",
         "judge",
         "match",
         "assess",

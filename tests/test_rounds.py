@@ -82,6 +82,7 @@ class World:
             prompts=commit(self.store, "prompts", prompts, Prompt),
             judges={FEEDBACK: FAKE_MODEL},
             references={},
+            question_sets={},
         )
         self.completions = commit(self.store, "completions", given, Completion)
 

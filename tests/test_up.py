@@ -120,7 +120,7 @@ def test_up_again_starts_what_died_and_keeps_what_was_edited(home):
     psutil.Process(before.processes["gpu-training"].pid).kill()
     done = solon("up", "--home", str(home.path))
     assert "started: gpu-training\n" in done.stdout, done.stderr
-    assert "39 unchanged" in done.stdout
+    assert "41 unchanged" in done.stdout
     after = read(home.path)
     assert {name for name in before.processes if before.processes[name] != after.processes[name]} == {"gpu-training"}
     assert len(home.api(f"/deployments/{deployment['id']}/schedules")) == 2

@@ -1,6 +1,5 @@
 """`./solon calibrate`: how far a feedback model's labels can be believed, on questions whose answers are known."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,10 +11,13 @@ from flows.commands.console import console
 
 if TYPE_CHECKING:
     from tasks.calibration import Calibration, Summary
+    from tasks.generation import Recipe
     from tasks.schema import ModelRef
     from tasks.serving import ServingConfig
 
-FileArgument = Annotated[Path, typer.Argument(help="JSON lines with prompt, corrects and incorrects.")]
+FileArgument = Annotated[
+    str, typer.Argument(help="Lines or rows with prompt, corrects and incorrects, or input and targets; also s3, hf.")
+]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A folder, or a hub name (org/name@revision).")]
 FormOption = Annotated[
     Literal["soft", "reasoned"], typer.Option("--form", help="reasoned: also after reasoning, as it is and clamped.")
@@ -41,27 +43,43 @@ def calibrate(
     chat_template: TemplateOption = "model",
     seed: SeedOption = 0,
 ) -> None:
-    """Accuracy, ECE, Brier score and log loss of a feedback model's labels on an evaluation file (HHH format)."""
-    from tasks.calibration import calibrate as ask
-    from tasks.calibration import read_items, summarise
+    """Accuracy, ECE, Brier score and log loss of a model's labels on a question set (HHH format)."""
+    from tasks.calibration import answer, asked_of, calibration_of, expect_labels, read_questions, summarise
+    from tasks.calibration.config import QuestionsConfig
     from tasks.calibration.page import render
+    from tasks.readers import pinned
     from tasks.serving import ServingConfig, close_all, open_generator
     from tasks.store import resolve_external_model
     from tasks.store.external import fetch_external
 
-    items, ref = read_items(file, limit), resolve_external_model(model)
+    source = pinned(file)
+    questions, ref = read_questions(source, limit), resolve_external_model(model)
     serving = ServingConfig(engine=engine, url=url, chat_template=chat_template)
+    asked = [each for question in questions for each in asked_of(question, QuestionsConfig(asks=form).forms)]
     try:
         with open_generator(ref, fetch_external(ref), serving) as generator:
-            calibration = ask(items, generator, form == "reasoned", seed)
+            answers = answer(asked, generator, recipe_of(ref, serving, seed))
     finally:
         close_all()
+    calibration = expect_labels(calibration_of(answers))
     summaries = summarise(calibration.forms)
     show(calibration, summaries)
     if html:
-        asked = [*facts(file, ref, serving), ("Questions", f"{len(calibration.items)} of {len(items)}")]
-        html.write_text(render(calibration, summaries, asked), encoding="utf-8")
+        said = [*facts(source, ref, serving), ("Questions", f"{len(calibration.questions)} of {len(questions)}")]
+        html.write_text(render(calibration, summaries, said), encoding="utf-8")
         console.print(Text(f"page: {html}"))
+
+
+def recipe_of(ref: "ModelRef", serving: "ServingConfig", seed: int) -> "Recipe":
+    """As the stage `questions` has it: the same seed draws the same reasoning."""
+    from tasks.generation import Recipe
+    from tasks.questions import QuestionsStage
+
+    stage, version, written_by = QuestionsStage.stage, QuestionsStage.code_version, ref.content_hash
+    return Recipe(
+        stage=stage, code_version=version, model=written_by, serving=serving.identity(), sampling=None, seed=seed,
+        force=None,
+    )  # fmt: skip
 
 
 def show(calibration: "Calibration", summaries: "list[Summary]") -> None:
@@ -70,7 +88,7 @@ def show(calibration: "Calibration", summaries: "list[Summary]") -> None:
     from tasks.calibration.page import TITLES, category_rows, differences, rows
 
     measures = [name for name in MEASURES if name in summaries[0].figures]
-    titled = f"{len(calibration.items)} questions, 95 % bootstrap intervals"
+    titled = f"{len(calibration.questions)} questions, 95 % bootstrap intervals"
     apart = f"Differences from {summaries[0].name}, paired"
     tables = {titled: rows(summaries, measures), apart: differences(summaries, measures)}
     tables[f"By category, {calibration.best.name}"] = category_rows(calibration, measures)
@@ -88,11 +106,19 @@ def show(calibration: "Calibration", summaries: "list[Summary]") -> None:
         console.print(Text(f"left out: {count}: {reason}"))
 
 
-def facts(file: Path, ref: "ModelRef", serving: "ServingConfig") -> list[tuple[str, str]]:
+def facts(source: str, ref: "ModelRef", serving: "ServingConfig") -> list[tuple[str, str]]:
     """What was asked of whom, exactly."""
     served = {name: value for name, value in serving.identity().items() if value not in ("", "None")}
     return [
         ("Model", f"{ref.source or ref.model}, {ref.version[:12]}"),
-        ("File", f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"),
+        ("File", source_fact(source)),
         ("Serving", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in served.items())),
     ]
+
+
+def source_fact(source: str) -> str:
+    """A file by its name and content, another source by its address."""
+    from tasks.store.models import file_sha256
+
+    path = Path(source)
+    return f"{path.name}, sha256 {file_sha256(path)[:12]}" if path.is_file() else source

@@ -124,6 +124,10 @@ def of_assessment(row: dict[str, Any]) -> dict[str, Wanted]:
     return {"prompts": prompt(row, "held_out"), f"samples.{row['policy']}": sample}
 
 
+def of_answer(row: dict[str, Any]) -> dict[str, Wanted]:
+    return {"questions": {"question_id": row["question_id"]}}
+
+
 PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "revisions": of_completion,
     "improvements": of_improvement,
@@ -133,6 +137,7 @@ PARENTS: dict[str, Callable[[dict[str, Any]], dict[str, Wanted]]] = {
     "judgements": of_sample,
     "matches": of_match,
     "assessments": of_assessment,
+    "answers": of_answer,
 }
 """By dataset: role of the input, or what it begins with, -> which of its rows. Others come of a training prompt, if of
 any row."""

@@ -38,6 +38,8 @@ class Planner:
         """Pending content -> what it will be if it comes out as it was before."""
         self.to_make: dict[str, float] = {}
         """Pending content -> share of its rows that will be made."""
+        self.planned: dict[str, Ref] = {}
+        """Version -> what a stage of this plan will make; asked for again, it is there already."""
 
     def plan(self, uri: str, constitution: str) -> Plan:
         return Plan(store=uri, constitution=constitution, stages=self.stages)
@@ -84,7 +86,7 @@ class Planner:
     def plan_stage(self, stage: Stage) -> Ref:
         derivation = stage.derivation(self.store)
         pending = has_pending(derivation)
-        found = None if pending else stage.result(self.store)
+        found = self.planned.get(derivation.version) or (None if pending else stage.result(self.store))
         if found is not None:
             return self.note(stage, derivation, found, "fresh", [])
         earlier = nearest(self.store, derivation)
@@ -93,7 +95,7 @@ class Planner:
             return self.note(stage, derivation, self.kept(stage, derivation), "kept", [stage.keep_note])
         if stage.cheap and not pending:
             return self.note(stage, derivation, stage.make(Session(self.store)), "stale", reasons)
-        ref = self.pending(stage, derivation)
+        ref = self.planned[derivation.version] = self.pending(stage, derivation)
         if earlier is not None:
             self.likely[ref.content_hash] = earlier.content_hash
         reproduced = pending and self.store.find(stage.dataset, self.as_before(derivation).version) is not None
@@ -125,7 +127,7 @@ class Planner:
         generates = isinstance(stage, GeneratingStage)
         spends = stale and (rows.to_make > 0 if generates else not stage.cheap)
         if rows.rows:
-            self.to_make[ref.content_hash] = rows.to_make / rows.rows
+            self.to_make.setdefault(ref.content_hash, rows.to_make / rows.rows)
         self.stages.append(
             StagePlan.model_validate(
                 {

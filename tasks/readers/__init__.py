@@ -3,12 +3,12 @@
 from typing import Literal
 
 from tasks.readers.plain import parse_prompt, plain_prompts
-from tasks.readers.records import ParsedPreference, ParsedPrompt, ReadError, read_records, require_column
+from tasks.readers.records import ParsedPreference, ParsedPrompt, ReadError, pinned, read_records, require_column
 from tasks.readers.transcripts import conversation_prompts, parse_conversation_prompt, transcript_preferences
 
 Format = Literal["auto", "hh", "plain"]
 
-__all__ = ["Format", "ParsedPreference", "ParsedPrompt", "ReadError", "read_preferences", "read_prompts"]
+__all__ = ["Format", "ParsedPreference", "ParsedPrompt", "ReadError", "pinned", "read_preferences", "read_prompts"]
 
 
 def read_prompts(uri: str, format: Format = "auto", limit: int | None = None) -> list[ParsedPrompt]:

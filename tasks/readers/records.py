@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tasks.readers.hub import is_hub, read_hub
+from tasks.readers.hub import at_commit, is_hub, read_hub
 from tasks.schema import Frozen, Kind, Message, Status
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".txt.gz", ".jsonl.gz", ".csv.gz")
@@ -88,6 +88,17 @@ def read_records(uri: str, limit: int | None = None) -> list[Record]:
     if not records:
         raise ReadError(f"{uri}: is empty, expected at least one line or row")
     return records
+
+
+def pinned(uri: str) -> str:
+    """A hub address at the commit that it names now, so that it is read the same later; any other as it is.
+
+    Raises: ReadError: the hub does not say.
+    """
+    try:
+        return at_commit(uri) if is_hub(uri) else uri
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{uri}: cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def require_column(uri: str, records: Iterable[Record], names: tuple[str, ...]) -> None:

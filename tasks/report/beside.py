@@ -10,6 +10,7 @@ from constitutions import Constitution
 from constitutions.diff import diff_constitutions
 from tasks.bootstrap import Interval
 from tasks.constitution import read_constitution
+from tasks.evaluation.answered import place_of
 from tasks.report.measures import HARM, HELP, direction, measure_label, measure_names, series
 from tasks.report.paired import Means, difference, means_of, went
 from tasks.report.policies import course, policy_name
@@ -20,6 +21,7 @@ from tasks.store import Manifest, Store
 from tasks.store.identity import table_to_rows
 
 NUM_SAMPLES = 6
+FIGURES = {"accuracy": "Accuracy", "ece": "ECE", "brier": "Brier score"}
 
 
 class Side(NamedTuple):
@@ -129,7 +131,7 @@ def changes_of(before: Side, after: Side) -> list[Change]:
         if all(sides):
             apart = difference(before.means, after.means, name, {**before.units, **after.units})
             found.append(change(measure_label(name), sides[0][0], sides[1][0], "{:.3f}".format, apart))
-    return [*found, *rating_changes(before, after)]
+    return [*found, *rating_changes(before, after), *question_changes(before, after)]
 
 
 def rating_changes(before: Side, after: Side) -> list[Change]:
@@ -140,6 +142,17 @@ def rating_changes(before: Side, after: Side) -> list[Change]:
             sides = [ratings_of(side.metrics, judge, axis).get(side.last) for side in (before, after)]
             if sides[0] and sides[1]:
                 found.append(change(f"Elo of {name}, by {judge_name(judge)}", sides[0], sides[1], signed))
+    return found
+
+
+def question_changes(before: Side, after: Side) -> list[Change]:
+    """Accuracy and calibration on question sets of one name."""
+    found = []
+    for measure in dict.fromkeys(m.measure for m in before.metrics if m.policy == before.last):
+        sides = [series(side.metrics, [side.last], measure) for side in (before, after)]
+        if (place := place_of(measure)) and all(sides):
+            name = f"{FIGURES[place.figure]} on {place.set}"
+            found.append(change(name, sides[0][0], sides[1][0], "{:.3f}".format))
     return found
 
 

@@ -30,6 +30,9 @@ MATCHES = "matches/"
 LABELS = "labels/"
 """What the names of the evaluators' labels begin with."""
 
+QUESTION_SETS, ANSWERS, EVALUATOR_ANSWERS = "question_sets/", "answers/", "evaluator_answers/"
+"""What the names of question sets begin with, and of what policies and models that label answer to them."""
+
 
 @dataclass(frozen=True)
 class Material:

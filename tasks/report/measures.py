@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from tasks.evaluation.answered import QUESTIONS
 from tasks.evaluation.judged import PRINCIPLE
 from tasks.evaluation.names import LOOK_ALIKES, SMALL_TALK
 from tasks.report.charts import Dot, Spot, dot_chart, path_chart
@@ -184,8 +185,11 @@ def declined_cautions(metrics: Sequence[Metric], policy: str) -> list[str]:
 
 
 def measure_names(metrics: Sequence[Metric]) -> list[str]:
-    """The measures taken that are of all judges or of none, the known ones first; single principles stay out."""
-    taken = {m.measure for m in metrics if not m.judge and not m.measure.startswith(PRINCIPLE)}
+    """The measures taken that are of all judges or of none, the known ones first.
+
+    Single principles and question sets stay out, which have tables of their own.
+    """
+    taken = {m.measure for m in metrics if not m.judge and not m.measure.startswith((PRINCIPLE, QUESTIONS))}
     return [name for name in LABELS if name in taken] + sorted(taken - set(LABELS))
 
 
@@ -227,9 +231,8 @@ def measure_tables(metrics: Sequence[Metric], policies: Sequence[str]) -> list[t
     """For all prompts together and for each group of them: a line for each measure."""
     groups = dict.fromkeys(["all", *(m.group for m in metrics)])
     tables = [(g, [table_line(metrics, policies, name, g) for name in measure_names(metrics)]) for g in groups]
-    return [
-        (g, [line for line in lines if any(line.cells)]) for g, lines in tables if any(m.group == g for m in metrics)
-    ]
+    told = [(g, [line for line in lines if any(line.cells)]) for g, lines in tables]
+    return [(g, lines) for g, lines in told if lines]
 
 
 def principle_lines(metrics: Sequence[Metric], policies: Sequence[str]) -> list[Line]:

@@ -17,6 +17,7 @@ from tasks.report.material import LABELS, MATCHES, Material
 from tasks.report.measures import answer, cautions, measure_tables, measures_chart, principle_lines, shares_chart
 from tasks.report.over_optimisation import over_optimisation_chart, over_optimised
 from tasks.report.policies import ALONG_THE_WAY, policy_name, results
+from tasks.report.questions import COLUMNS, question_lines, question_sets, reliability_plots, set_names
 from tasks.report.ratings import AXES, agreements, frontiers, judge_name, judges_of, rating_table, said_by_people
 from tasks.report.rounds import ENDINGS, improvement_chart, rounds
 from tasks.report.samples import held_out_samples, revision_chains
@@ -50,6 +51,7 @@ def render(material: Material) -> str:
         "ENDINGS": ENDINGS,
         "FITTED": FITTED,
         "AXES": AXES,
+        "COLUMNS": COLUMNS,
         "ALONG_THE_WAY": ALONG_THE_WAY,
     }
     return environment.get_template("page.html.jinja").render(**sections(material))
@@ -76,6 +78,9 @@ def sections(material: Material) -> dict[str, Any]:
         "agreements": agreements(metrics, policies),
         "people": said_by_people(metrics),
         "by_principle": principle_lines(metrics, policies),
+        "question_sets": question_sets(material, metrics),
+        "question_lines": question_lines(metrics, policies, set_names(material)),
+        "reliability_plots": reliability_plots(material, metrics),
         "results": results(policies),
         "measure_tables": measure_tables(metrics, policies),
         "settings": settings(material),

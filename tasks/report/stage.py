@@ -1,9 +1,12 @@
 """The report as a stage: read a run, render the page, commit it as one row."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tasks.constitution import read_constitution
-from tasks.report.material import read_material
+from tasks.report.material import ANSWERS, EVALUATOR_ANSWERS, QUESTION_SETS, read_material
 from tasks.report.page import render
 from tasks.schema import DatasetRef, ModelRef, Row
 from tasks.stage import Session, Stage
@@ -51,6 +54,12 @@ class ReportStage(Stage):
     """By judge."""
     assessments: DatasetRef | None = None
     """What a judge said of completions alone; None where it was asked nothing."""
+    question_sets: dict[str, DatasetRef] = Field(default_factory=dict)
+    """By name; empty where none is asked."""
+    answers: dict[str, dict[str, DatasetRef]] = Field(default_factory=dict)
+    """By policy and question set."""
+    evaluator_answers: dict[str, dict[str, DatasetRef]] = Field(default_factory=dict)
+    """By model that labels and question set."""
     metrics: DatasetRef
 
     def extra_identity(self, store: Store) -> dict[str, Any]:
@@ -75,6 +84,7 @@ class ReportStage(Stage):
         return {
             "constitution": self.constitution,
             "prompts": self.prompts,
+            **{QUESTION_SETS + name: ref for name, ref in self.question_sets.items()},
             "completions": self.completions,
             **self.gate("start"),
             "revisions": self.revisions,
@@ -86,6 +96,8 @@ class ReportStage(Stage):
             "preferences": self.preferences,
             **self.gate("leakage"),
             **{f"samples/{policy}": ref for policy, ref in self.samples.items()},
+            **asked(ANSWERS, self.answers),
+            **asked(EVALUATOR_ANSWERS, self.evaluator_answers),
             "judgements": self.judgements,
             **{f"matches/{judge}": ref for judge, ref in self.matches.items()},
             **({"assessments": self.assessments} if self.assessments else {}),
@@ -97,6 +109,11 @@ class ReportStage(Stage):
 
     def models(self) -> dict[str, ModelRef]:
         return {"models/sl": self.sl, "models/reward": self.reward, "models/rl": self.rl}
+
+
+def asked(prefix: str, answers: Mapping[str, Mapping[str, DatasetRef]]) -> dict[str, DatasetRef]:
+    """Answers to question sets, each as `<prefix><who>/<set>`."""
+    return {f"{prefix}{who}/{name}": ref for who, sets in answers.items() for name, ref in sets.items()}
 
 
 def read_report(store: Store, ref: DatasetRef) -> str:
