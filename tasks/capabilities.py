@@ -6,6 +6,7 @@ loses one task. lm-eval's own cache of answers is not used: it is pickled, and k
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,25 +53,37 @@ class CapabilitiesStage(Stage):
         return {"serving": self.run.serving.identity(), **asked}
 
     def make(self, session: Session) -> DatasetRef:
-        store, serving, began = session.store, self.run.serving, time.monotonic()
-        derivation = self.derivation(store)
-        folder, output = store.fetch_model(self.model), serving.scratch.absolute() / "lm-eval" / derivation.version
-        told = told_of(folder, self.config, serving)
-        with session.open_generator(self.model, folder, serving) as generator:
-            assert isinstance(generator, VLLMGenerator), "lm-eval asks over HTTP"
-            argv = command(
-                lm_eval_python(), self.task, self.include, self.config, told, generator.server, serving, output
-            )
-            run_to_end(
-                argv, generator.server, output, lambda done, all_: session.progress.update(done, all_, self.task)
-            )
+        store, began, version = session.store, time.monotonic(), self.derivation(session.store).version
+        folder = store.fetch_model(self.model)
+        told = told_of(folder, self.config, self.run.serving)
+        # of this process: who measures the same at the same time works beside it, and the first to commit wins
+        output = self.run.serving.scratch.absolute() / "lm-eval" / f"{version[:12]}-{os.getpid()}"
+        self.ask(session, folder, told, output)
         results = json.loads(results_file(output).read_text(encoding="utf-8"))
         rows = rows_of(results, truncated(output, told), told.add_bos)
+        return self.keep(store, results, rows, time.monotonic() - began)
+
+    def ask(self, session: Session, folder: Path, told: Told, output: Path) -> None:
+        """Have lm-eval ask a server of the model; it leaves results, samples and a log in `output`."""
+        serving = self.run.serving
+
+        def show(done: int, total: int) -> None:
+            session.progress.update(done, total, self.task)
+
+        with session.open_generator(self.model, folder, serving) as generator:
+            assert isinstance(generator, VLLMGenerator), "lm-eval asks over HTTP"
+            server = generator.server
+            argv = command(lm_eval_python(), self.task, self.include, self.config, told, server, serving, output)
+            run_to_end(argv, server, output, show)
+
+    def keep(self, store: Store, results: dict[str, Any], rows: list[Capability], seconds: float) -> DatasetRef:
+        derivation, metrics = self.derivation(store), {"task_hashes": results.get("task_hashes", {})}
         kept = json.dumps(without_place(results), indent=1, ensure_ascii=False)
         store.put_blob(self.dataset, derivation.version, "results.json", kept.encode())
-        metrics = {"task_hashes": results.get("task_hashes", {})}
-        cost = {"seconds": time.monotonic() - began}
-        return store.commit_rows(derivation, rows_to_table(rows, Capability), metrics=metrics, cost=cost)
+        with store.writer(derivation) as writer:
+            writer.append(rows_to_table(rows, Capability))
+            # a recipe that no other version has: gc keeps what took GPU hours for longer than what did not
+            return writer.commit(metrics=metrics, cost={"seconds": seconds}, reuse=derivation.version)
 
 
 def truncated(output: Path, told: Told) -> dict[str, int]:

@@ -54,7 +54,7 @@ class World:
         """The rows that were committed, and what lm-eval kept of each document, in order."""
         stage = self.stage(task, config)
         ref = stage.make(Session(self.store))
-        (path,) = (self.scratch / "lm-eval" / ref.version).rglob(f"samples_{task}_*.jsonl")
+        (path,) = (self.scratch / "lm-eval").glob(f"{ref.version[:12]}-*/*/samples_{task}_*.jsonl")
         samples = [json.loads(line) for line in path.read_text().splitlines()]
         return table_to_rows(self.store.read(ref), Capability), sorted(samples, key=lambda sample: sample["doc_id"])
 
