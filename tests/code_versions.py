@@ -26,7 +26,7 @@ STAGES = {
     "start_gates": "tasks.start_gates", "improve": "tasks.improve", "probe": "tasks.probes",
     "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
     "leakage": "tasks.leakage", "match": "tasks.match", "assess": "tasks.assess",
-    "human_matches": "tasks.human_matches",
+    "human_matches": "tasks.human_matches", "capabilities": "tasks.capabilities",
 }  # fmt: skip
 GENERATING = ("respond", "revise", "improve", "compare", "probe", "label", "sample", "judge", "match", "assess")
 BEHIND = {
