@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.commands.beside import beside
 from flows.commands.calibrate import calibrate
+from flows.commands.capabilities import capabilities
 from flows.commands.console import (
     FileOption,
     PresetOption,
@@ -98,7 +99,7 @@ def config(
     print(make_config(preset, file, settings, seed, store).model_dump_json(indent=2))
 
 
-for command in (plan, preflight, lineage, doctor, calibrate, beside, up, down):
+for command in (plan, preflight, lineage, doctor, calibrate, capabilities, beside, up, down):
     app.command()(command)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(datasets_app, name="datasets")

@@ -4,8 +4,9 @@ They are two because vLLM 0.32 wants fastapi<0.137 and Prefect 3.8 wants >=0.139
 this runs on a machine that has nothing but Python and a C compiler. A stamp in each environment holds the
 digest of what it was made from, so a second call ends at once.
 
-    python3 infra/setup_environments.py            make what is missing or out of date
-    python3 infra/setup_environments.py --refresh  resolve the pinned versions anew
+    python3 infra/setup_environments.py                make what is missing or out of date
+    python3 infra/setup_environments.py --tool lm-eval  the same for a tool's environment below .solon/tools
+    python3 infra/setup_environments.py --refresh      resolve the pinned versions anew
 """
 
 import hashlib
@@ -20,9 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "infra" / "requirements"
 OVERRIDES = REQUIREMENTS / "vllm-overrides.txt"
 TOOLS = ROOT / ".solon" / "tools"
+TOOL_ENVIRONMENTS = ("lm-eval",)
+"""Tools that are made at their first use, each from the requirements of its name."""
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--tool"]:
+        return make_tool(" ".join(sys.argv[2:]))
     problems = missing_tools()
     if problems:
         print("Solon's set-up cannot start:\n" + "\n".join(f"  - {p}" for p in problems), file=sys.stderr)
@@ -33,6 +38,15 @@ def main() -> int:
     serving = "vllm-cuda.txt" if has_gpu() else "vllm-cpu.txt"
     make_environment(ROOT / ".venv", REQUIREMENTS / "solon.txt", overrides=None)
     make_environment(ROOT / ".venv-vllm", REQUIREMENTS / serving, overrides=OVERRIDES)
+    return 0
+
+
+def make_tool(name: str) -> int:
+    """The environment of a tool that few need, below `.solon/tools`."""
+    if name not in TOOL_ENVIRONMENTS:
+        print(f"set-up: no tool {name!r}; expected one of {', '.join(TOOL_ENVIRONMENTS)}", file=sys.stderr)
+        return 1
+    make_environment(TOOLS / name, REQUIREMENTS / f"{name}.txt", overrides=None)
     return 0
 
 
@@ -131,7 +145,7 @@ def offers_cpu_torch(env: dict[str, str]) -> bool:
 def refresh_pins() -> None:
     """Write the pinned files anew. No local version labels: the same pins serve a GPU machine."""
     compile_pins([str(ROOT / "pyproject.toml"), "--extra", "dev"], REQUIREMENTS / "solon.txt")
-    for name in ("benchmarks", "trl-ppo"):
+    for name in ("benchmarks", "trl-ppo", *TOOL_ENVIRONMENTS):
         compile_pins([str(REQUIREMENTS / f"{name}.in")], REQUIREMENTS / f"{name}.txt")
     for name in ("vllm-cpu", "vllm-cuda"):
         source = [str(REQUIREMENTS / f"{name}.in"), "--overrides", str(OVERRIDES)]

@@ -27,6 +27,7 @@ STAGES = {
     "label_gates": "tasks.label_gates", "human_labels": "tasks.human_labels",
     "leakage": "tasks.leakage", "match": "tasks.match", "assess": "tasks.assess",
     "human_matches": "tasks.human_matches", "question_set": "tasks.question_sets", "questions": "tasks.questions",
+    "capabilities": "tasks.capabilities",
 }  # fmt: skip
 GENERATING = (
     "respond", "revise", "improve", "compare", "probe", "label", "sample", "questions", "judge", "match", "assess",

@@ -60,3 +60,9 @@ def test_pyproject_declares_the_nine_packages():
     text = (ROOT / "pyproject.toml").read_text()
     for name in ("prefect", "torch", "transformers", "trl", "vllm", "datasets", "s3fs", "pydantic", "pytest"):
         assert re.search(rf'"{name}[><=\[]', text), name
+
+
+def test_setup_unknown_tool_is_refused_and_a_known_one_has_its_requirements(setup_environments, capsys):
+    assert setup_environments.make_tool("../elsewhere") == 1
+    assert "lm-eval" in capsys.readouterr().err
+    assert {f"{name}.txt" for name in setup_environments.TOOL_ENVIRONMENTS} <= {path.name for path in REQUIREMENTS}
