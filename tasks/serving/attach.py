@@ -17,6 +17,9 @@ from tasks.serving.vllm_engine import VLLMGenerator, choice_of, choice_payload, 
 if TYPE_CHECKING:
     import aiohttp
 
+ANSWER_SECONDS = 10.0
+"""How long a server may take to say that it is well, and what it serves."""
+
 
 def attach(model: ModelRef, folder: Path, config: ServingConfig) -> VLLMGenerator:
     """A generator for the servers at `config.url`, once they have shown that they serve `model`.
@@ -67,10 +70,11 @@ async def get_models(session: "aiohttp.ClientSession", url: str) -> object:
     """The models that a healthy server lists. Raises: TransientServingError: it is not healthy."""
     import aiohttp
 
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     try:
-        async with session.get(f"{url}/health") as response:
+        async with session.get(f"{url}/health", timeout=timeout) as response:
             response.raise_for_status()
-        async with session.get(f"{url}/v1/models") as response:
+        async with session.get(f"{url}/v1/models", timeout=timeout) as response:
             response.raise_for_status()
             return await response.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
