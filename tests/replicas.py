@@ -29,6 +29,8 @@ class FakeReplica:
     """`ok`, `hang` (nothing is answered any more), `wedge` (only /health is), `reset`, `html`, `abort`, or a status."""
     headers: dict[str, str] = field(default_factory=dict)
     model: str = MODEL
+    weights: str = "ours"
+    """Others answer all the same: only a check tells."""
     latency: float = 0.0
     capacity: int = 10**6
     """Rows at once; further ones are refused with 503."""
@@ -82,7 +84,7 @@ class FakeReplica:
 
     async def models(self, _: web.Request) -> web.Response:
         self.seen.append("check")
-        return web.json_response({"data": [{"id": self.model}]})
+        return web.json_response({"data": [{"id": self.model, "weights": self.weights}]})
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
         body, transport = await request.json(), request.transport
@@ -158,9 +160,9 @@ def fake_replicas() -> Iterator[FakeReplicas]:
 
 
 async def check(session: aiohttp.ClientSession, url: str) -> str:
-    """By its name alone. Raises: as the real check, which weighs probes."""
+    """The real check weighs probes; this one asks. Raises: as the real one."""
     models: Any = await get_models(session, url)
-    name = str(models["data"][0]["id"])
-    if name not in (MODEL, f"{MODEL} again"):
-        raise ServingError(f"{url} serves another model: {name}")
-    return name
+    (served,) = models["data"]
+    if served["weights"] != "ours":
+        raise ServingError(f"{url} serves another model: {served['weights']}")
+    return str(served["id"])

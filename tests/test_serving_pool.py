@@ -1,11 +1,12 @@
 """Several servers of one model, of which some misbehave: every row is done once, in order, by those that are well."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tasks.serving import ServingConfig, ServingError, TransientServingError
-from tasks.serving.pool import Pool
+from tasks.serving.pool import PATIENCE, Pool
 from tasks.serving.replica import Patience
 from tasks.serving.vllm_client import COMPLETIONS, Rejected
 from tests.replicas import FakeReplica, check, fake_replicas
@@ -31,6 +32,11 @@ def ask(pool: Pool, count: int) -> None:
     assert pool.post_all(COMPLETIONS, [{"n": n} for n in range(count)]) == [{"echo": n} for n in range(count)]
 
 
+def ask_before_any_limit(pool: Pool, count: int) -> None:
+    """For a pool whose watchdog has a hundred seconds: a batch that needs it fails here."""
+    ThreadPoolExecutor(1).submit(ask, pool, count).result(30)
+
+
 def until_it_is_well(pool: Pool, server: FakeReplica) -> None:
     """Batch after batch, until the server has done a row after its last check."""
     for _ in range(200):
@@ -43,10 +49,16 @@ def until_it_is_well(pool: Pool, server: FakeReplica) -> None:
 def test_pool_rows_are_shared_and_each_is_asked_once(replicas):
     servers = replicas.start(latency=0.002)
     servers[0].latency = 0.05
-    ask(pool_of(servers), 120)
+    ask(pool_of(servers, PATIENCE), 120)
     assert sorted(row for server in servers for row in server.rows) == list(range(120))
     assert 0 < len(servers[0].rows) < min(len(server.rows) for server in servers[1:]), "the slow one has more open"
     assert all(server.most_open == 4 for server in servers), "the bound is each server's"
+
+
+def test_pool_few_rows_go_to_the_least_busy(replicas):
+    servers = replicas.start(latency=0.05)
+    ask(pool_of(servers, PATIENCE), 6)
+    assert [server.most_open for server in servers] == [2, 2, 2]
 
 
 def test_pool_no_row_before_the_check(replicas):
@@ -85,19 +97,19 @@ def test_pool_one_that_comes_back_with_another_model_gets_no_rows(replicas):
     pool = pool_of(servers)
     ask(pool, 60)
     servers[1].seen.clear()
-    servers[1].model = "another"
+    servers[1].weights = "others"
     replicas.do(servers[1].start())
     while "check" not in servers[1].seen:
         ask(pool, 40)
     ask(pool, 40)
-    assert not servers[1].rows and "serves another model: another" in pool.describe()
+    assert not servers[1].rows and "serves another model: others" in pool.describe()
 
 
 def test_pool_one_that_is_another_since_the_last_batch_is_found_before_a_row(replicas):
     """Nobody was connected to it, so no connection broke."""
     servers = replicas.start()
     pool = pool_of(servers)
-    servers[2].model = "another"
+    servers[2].weights = "others"
     asyncio.run(asyncio.sleep(2 * QUICK.health))  # what is known of a replica is that old
     ask(pool, 60)
     assert not servers[2].rows
@@ -114,24 +126,35 @@ def wedge(server: FakeReplica) -> None:
 def test_pool_one_that_freezes_is_noticed_by_its_health_and_others_do_its_rows(replicas):
     servers = replicas.start(latency=0.002)
     servers[0].plan = {6: freeze}
-    pool = pool_of(servers)
-    ask(pool, 60)
+    pool = pool_of(servers, watchdog_seconds=100)
+    ask_before_any_limit(pool, 60)
     assert len(servers[0].rows) < 6
     servers[0].mode, servers[0].seen = "ok", []
     until_it_is_well(pool, servers[0])
 
 
+def test_pool_one_that_fails_a_row_and_then_its_check_is_not_waited_for(replicas):
+    servers = replicas.start(latency=0.002)
+
+    def break_one_connection(server: FakeReplica) -> None:
+        server.weights, server.mode = "others", "wedge"
+        next(iter(server.open)).abort()
+
+    servers[0].plan = {6: break_one_connection}
+    ask_before_any_limit(pool_of(servers, watchdog_seconds=100), 60)
+
+
 def test_pool_one_that_is_well_but_ends_nothing_is_noticed_by_the_watchdog(replicas):
     servers = replicas.start(latency=0.002)
     servers[0].plan = {6: wedge}
-    ask(pool_of(servers, watchdog_seconds=0.6), 60)
+    ask(pool_of(servers, watchdog_seconds=1.2), 60)
     assert len(servers[0].rows) < 6
 
 
 def test_pool_request_that_takes_too_long_at_one_is_done_by_another(replicas):
     servers = replicas.start(2, latency=0.002)
     servers[0].plan = {3: wedge}
-    ask(pool_of(servers, request_seconds=0.3), 20)
+    ask(pool_of(servers, request_seconds=0.8), 20)
 
 
 def test_pool_overload_costs_no_row_an_attempt_and_the_server_gets_what_it_can_hold(replicas):
@@ -180,7 +203,7 @@ def test_pool_flapping_servers_lose_no_row(replicas):
 
 def test_pool_all_dead_names_each_and_why(replicas):
     servers = replicas.start(latency=0.002)
-    pool = pool_of(servers, watchdog_seconds=0.6)
+    pool = pool_of(servers, watchdog_seconds=1.5)
     for number, server in enumerate(servers):
         server.plan = {5: FakeReplica.die if number else freeze}
     with pytest.raises(TransientServingError, match=r"(?s)no server is left for \d+ of 60 requests") as raised:
@@ -202,8 +225,8 @@ def test_pool_batch_after_all_were_dead_uses_those_that_are_back(replicas):
 
 def test_pool_wrong_model_on_one_of_three_is_an_error_before_any_row(replicas):
     servers = replicas.start()
-    servers[1].model = "another"
-    with pytest.raises(ServingError, match=f"{servers[1].url} serves another model: another"):
+    servers[1].weights = "others"
+    with pytest.raises(ServingError, match=f"{servers[1].url} serves another model: others"):
         pool_of(servers)
     assert not any(server.rows for server in servers)
 
@@ -232,7 +255,7 @@ def test_pool_row_that_fails_at_one_is_done_by_another(replicas):
 
 def test_pool_bad_request_is_the_rows_error_and_not_repeated(replicas):
     servers = replicas.start(refuses={1: 400})
-    answers = pool_of(servers).post_all(COMPLETIONS, [{"n": n} for n in range(3)])
+    answers = pool_of(servers, PATIENCE).post_all(COMPLETIONS, [{"n": n} for n in range(3)])
     assert isinstance(answers[1], Rejected) and "because 1" in answers[1].reason
     assert [answers[0], answers[2]] == [{"echo": 0}, {"echo": 2}]
     assert sum(server.num_rows for server in servers) == 3

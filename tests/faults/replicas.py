@@ -1,4 +1,4 @@
-"""What becomes of a stage when one of its three vLLM servers dies, freezes or has too much: `python -m tests.faults.replicas`.
+"""What becomes of a stage when one of its vLLM servers dies, freezes or is busy: `python -m tests.faults.replicas`.
 
 Three real servers of the micro model (vLLM on a CPU, started one after the other) write the completions of `respond`
 into a store. In the second chunk something happens to one of them. Each time all rows must be there, none twice, with
@@ -35,6 +35,7 @@ MODEL = Path(__file__).parents[2] / "tasks" / "micro" / "model"
 CONTEXT_TOKENS = 2048
 QUEUED = 6
 """Requests that the first server takes before it says 503."""
+REJECTIONS = "vllm:admission_rejections_total"
 CHUNK_ROWS = 120
 NUM_CHUNKS = 5
 DELAY_SECONDS = 0.7
@@ -72,7 +73,7 @@ class Replica:
         """Requests to which it said 503, by its own count."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
-        return int(sum(float(line.split()[-1]) for line in lines if "admission" in line and line[0] != "#"))
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith(REJECTIONS)))
 
 
 class World:
