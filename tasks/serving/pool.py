@@ -127,7 +127,7 @@ class Pool:
         replica.set_aside(time.monotonic(), reason, self.patience)
 
     def take_back(self, replica: Replica, model_name: str) -> None:
-        if replica.strikes:
+        if replica.strikes and not replica.is_counted_on:
             log.warning("%s gets rows again", replica.url)
         replica.take_back(time.monotonic(), model_name)
 
