@@ -32,10 +32,11 @@ test-training-faults: setup  ## kill -9 trainings at 20 points each and resume t
 test-long: setup  ## the tests that take minutes each: no secret gets anywhere, what Prefect's Retry runs again
 	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m long
 
-test-run-faults: setup  ## stages, workers and servers that die, each stage failing once, clicked in a browser (1 hour)
+test-run-faults: setup  ## stages, workers, servers and replicas that die, each stage failing once, clicked in a browser (1 hour)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.each_stage
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.orchestration
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.orchestration --engine vllm
+	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.replicas
 
 lint: setup  ## ruff and mypy
 	@$(VENV)/ruff check . && $(VENV)/ruff format --check . && $(VENV)/mypy

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from tasks.evaluation.names import JURY, ORACLE, PEOPLE, WITH_PEOPLE
 from tasks.schema import Settings
+from tasks.serving.interface import URLS
 
 POLICIES = ("base", "sl", "rl")
 """Names of the policies that every run has; those along the way are `sl@` or `rl@` and their steps."""
@@ -31,8 +32,9 @@ class Reference(Settings):
     """A name of yours for it."""
     model: str = Field(min_length=1)
     """Folder, or hub name with an optional `@revision`."""
-    url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
-    """A running vLLM server that serves it, which is checked before it is used. Empty: it is served as the others."""
+    url: str | None = Field(None, pattern=URLS)
+    """A running vLLM server that serves it, or several with blanks between them, each checked before it is used.
+    Empty: it is served as the others."""
 
 
 class ModelsConfig(Settings):

@@ -165,8 +165,9 @@ def batches_to_make(
 
 
 def num_gpus(serving: ServingConfig) -> int:
-    """GPUs that a served model keeps busy; one that is served elsewhere is taken to have them."""
-    return serving.tensor_parallel_size if serving.url or shutil.which("nvidia-smi") else 0
+    """GPUs that a served model keeps busy; one that is served elsewhere is taken to have them, at each URL."""
+    num_servers = len(serving.urls) or bool(shutil.which("nvidia-smi"))
+    return serving.tensor_parallel_size * num_servers
 
 
 class Work:

@@ -124,3 +124,35 @@ def test_url_with_a_shorter_context_is_an_error_that_names_the_setting(folder, s
 def test_url_with_another_engine_is_refused():
     with pytest.raises(ValueError, match=r"url: .* needs engine: vllm"):
         ServingConfig(url="http://127.0.0.1:8000", engine="transformers")
+
+
+def test_url_of_two_servers_of_the_model_asks_both(folder, server, config):
+    other = Server(folder)
+    other.models[0]["id"] = "another name"
+    both = config.model_copy(update={"url": f"{server.url} {other.url}"})
+    question = ChoiceRequest([Message(role="user", content="Hi")])
+    with open_generator(MODEL, folder, both) as generator:
+        choices = generator.choose([question] * 40, ("(A", "(B"))
+        assert all(replica.num_answered for replica in generator.server.replicas)
+    local = server.engine.choose([question], ("(A", "(B"))
+    assert all(choice.logprobs == pytest.approx(local[0].logprobs, abs=1e-6) for choice in choices)
+    assert (server.name_asked, other.name_asked) == ("anything", "another name")
+    other.http.shutdown()
+    other.http.server_close()
+
+
+@pytest.mark.parametrize("difference", ["weights", "context"])
+def test_url_of_two_servers_of_which_one_is_another_is_refused(folder, server, config, tmp_path, difference):
+    other = Server(make_tiny_model(tmp_path / "other", hidden=64) if difference == "weights" else folder)
+    other.models[0]["max_model_len"] = 512 if difference == "weights" else 100
+    both = config.model_copy(update={"url": f"{server.url} {other.url}"})
+    expected = "serves another model than" if difference == "weights" else "100 tokens, 512 are asked"
+    with pytest.raises(ServingError, match=f"{other.url} .*{expected}|{other.url} holds {expected}"):
+        ask(folder, both)
+    other.http.shutdown()
+    other.http.server_close()
+
+
+def test_url_of_two_servers_of_which_one_is_not_there_uses_the_other(folder, server, config):
+    both = config.model_copy(update={"url": f"http://127.0.0.1:{free_port()} {server.url}"})
+    assert ask(folder, both)[0].error is None

@@ -25,7 +25,7 @@ FormOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Only the first so many questions.")]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write a page with reliability plots to this file.")]
 EngineOption = Annotated[Literal["vllm", "transformers"], typer.Option("--engine", help="What serves the model.")]
-UrlOption = Annotated[str | None, typer.Option("--url", help="A running vLLM server of this model.")]
+UrlOption = Annotated[str | None, typer.Option("--url", help="A running vLLM server of this model, or several.")]
 TemplateOption = Annotated[
     Literal["model", "human_assistant"], typer.Option("--chat-template", help="The model's own, or the paper's turns.")
 ]

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from tasks.schema import Message, Settings
 
+URLS = r"^(dns\+http|https?)://\S+(\s+(dns\+http|https?)://\S+)*\s*$"
+"""One server or several in one text: a form shows one field, and no URL holds a blank (it may hold a comma)."""
+
 
 class ServingError(ValueError):
     """The model cannot be served as configured. The message says what to change."""
@@ -34,9 +37,10 @@ class ServingConfig(Settings):
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """`vllm` over HTTP; `transformers` in this process, slower, with nothing else to install."""
-    url: str | None = Field(None, pattern=r"^https?://[^\s]+$")
-    """A running vLLM server, `http://host:8000`; it is checked to serve the model before it is used.
-    Empty: a server is started here."""
+    url: str | None = Field(None, pattern=URLS)
+    """A running vLLM server, `http://host:8000`, or several with blanks between them; `dns+http://name:8000` is a
+    server at each address of the name. Each is checked to serve the model before it is used. Empty: a server is
+    started here."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights: `auto` is the model's own on a GPU and float32 on a CPU."""
     chat_template: Literal["model", "human_assistant"] = "model"
@@ -46,7 +50,7 @@ class ServingConfig(Settings):
     extra_arguments: tuple[str, ...] = ()
     """More arguments for vLLM's server, for example `--quantization=fp8`."""
     max_concurrency: int = Field(64, ge=1)
-    """Requests in flight; with transformers, rows of a batch."""
+    """Requests in flight at each server; with transformers, rows of a batch."""
     num_servers_kept: int = Field(1, ge=1)
     """Models that stay loaded between uses; the least recently used one leaves first."""
     startup_seconds: float = Field(300, gt=0)
@@ -54,7 +58,7 @@ class ServingConfig(Settings):
     request_seconds: float = Field(600, gt=0)
     """How long one request may take."""
     watchdog_seconds: float = Field(120, gt=0)
-    """A batch of which no request ends for this long has failed."""
+    """A batch of which no request ends for this long has failed; of several servers, one where none ends hangs."""
     num_retries: int = Field(6, ge=0)
     """Further attempts for a request that the server or the network failed."""
     port: int | None = Field(None, ge=1, le=65535)
@@ -75,6 +79,18 @@ class ServingConfig(Settings):
         if self.url is not None and self.engine != "vllm":
             raise ValueError(f"url: {self.url} needs engine: vllm, got engine: {self.engine}")
         return self
+
+    @model_validator(mode="after")
+    def _url_names_each_server_once(self) -> Self:
+        twice = sorted({url for url in self.urls if self.urls.count(url) > 1})
+        if twice:
+            raise ValueError(f"url: {twice[0]} stands there twice; it would get twice its share of the work")
+        return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers that `url` names, without the API's path."""
+        return tuple(each.rstrip("/").removesuffix("/v1") for each in (self.url or "").split())
 
     def identity(self) -> dict[str, str]:
         """What of this determines a text, for versions and reuse keys; where it runs does not."""

@@ -77,6 +77,7 @@ def _load(model: ModelRef, folder: Path, config: ServingConfig) -> LoadedGenerat
         from tasks.serving.transformers_engine import TransformersGenerator
 
         return TransformersGenerator.load(folder, config)
-    from tasks.serving.vllm_engine import attach, start
+    from tasks.serving.attach import attach
+    from tasks.serving.vllm_engine import start
 
     return start(folder, config) if config.url is None else attach(model, folder, config)

@@ -8,7 +8,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,20 @@ def find_server(model: ModelRef, folder: Path, config: ServingConfig) -> RemoteS
 
     Raises: ServingError: nobody answers, it is not healthy, or its models' names leave open which one is meant.
     """
-    assert config.url is not None
-    url = config.url.rstrip("/").removesuffix("/v1")
+    (url,) = config.urls
     try:
         urllib.request.urlopen(f"{url}/health", timeout=10).close()
     except (OSError, ValueError) as error:
         raise ServingError(f"url: {url} is no healthy vLLM server: {error}") from error
-    served = {entry["id"]: entry for entry in (get_json(f"{url}/v1/models", 10) or {}).get("data", [])}
+    return as_served(url, get_json(f"{url}/v1/models", 10), model, folder)
+
+
+def as_served(url: str, models: Any, model: ModelRef, folder: Path) -> RemoteServer:
+    """The server that lists these models, with its name for ours; any name will do where there is but one.
+
+    Raises: ServingError: the names leave open which one is meant.
+    """
+    served = {entry["id"]: entry for entry in (models or {}).get("data", [])}
     known = {model.content_hash, model.version, model.source, model.model, folder.name}
     names = list(served) if len(served) == 1 else [name for name in served if name in known]
     if len(names) != 1:
@@ -68,41 +75,45 @@ def find_server(model: ModelRef, folder: Path, config: ServingConfig) -> RemoteS
     return RemoteServer(url, names[0], served[names[0]].get("max_model_len") or 0)
 
 
-def check_is_served(
-    weigh: Callable[[Sequence[Rendered]], list[Choice]],
-    renderer: Renderer,
-    model: ModelRef,
-    folder: Path,
-    config: ServingConfig,
-) -> None:
-    """Compare the server's log-probabilities with the reference; say so where there is none to compare with.
+def expect_context(server: RemoteServer, context_tokens: int) -> None:
+    """Raises: ServingError: its context is shorter than what is asked."""
+    if server.context_tokens < context_tokens:
+        raise ServingError(
+            f"{server.url} holds {server.context_tokens} tokens, {context_tokens} are asked: "
+            f"set max_model_tokens to {server.context_tokens} or start it with a longer --max-model-len"
+        )
 
-    Raises: ServingError: it serves other weights or another number format.
-    """
+
+@dataclass(frozen=True)
+class Reference:
+    """What a server of the model answers to the probes."""
+
+    model: ModelRef
+    folder: Path
+    dtype: str
+    probes: list[Rendered]
+    logprobs: list[list[float]]
+    """Of each probe's likeliest next tokens, in nats."""
+
+    def expect(self, url: str, choices: Sequence[Choice]) -> None:
+        """Raises: ServingError: the server's choices are those of other weights or another number format."""
+        for rendered, expected, choice in zip(self.probes, self.logprobs, choices, strict=True):
+            if choice.logprobs is None:
+                raise ServingError(f"{url} does not answer a probe: {choice.error}")
+            worst = max(abs(a - b) for a, b in zip(choice.logprobs, expected, strict=True))
+            if worst > _tolerance(self.dtype):
+                raise ServingError(
+                    f"{url} serves another model than {self.folder} (content {self.model.content_hash[:12]}, "
+                    f"dtype {self.dtype}): after {len(rendered.ids)} tokens a log-probability is off by {worst:.3g}"
+                )
+
+
+def load_reference(renderer: Renderer, model: ModelRef, folder: Path, config: ServingConfig) -> Reference:
+    """Computed once a model; no probes, which is said, where its weights are not here."""
     if not any(folder.glob("*.safetensors")):
         message = "%s serves this model unchecked: %s holds no weights to compute reference values from"
         logging.getLogger(__name__).warning(message, config.url, folder)
-        return
-    tokens, reference = _reference(renderer, model, folder, config)
-    for rendered, expected, choice in zip(tokens, reference, weigh(tokens), strict=True):
-        if choice.logprobs is None:
-            raise ServingError(f"{config.url} does not answer a probe: {choice.error}")
-        worst = max(abs(a - b) for a, b in zip(choice.logprobs, expected, strict=True))
-        if worst > _tolerance(config):
-            raise ServingError(
-                f"{config.url} serves another model than {folder} (content {model.content_hash[:12]}, "
-                f"dtype {config.dtype}): after {len(rendered.ids)} tokens a log-probability is off by {worst:.3g}"
-            )
-
-
-def _tolerance(config: ServingConfig) -> float:
-    return max(TOLERANCE.values()) if config.dtype == "auto" else TOLERANCE[config.dtype]
-
-
-def _reference(
-    renderer: Renderer, model: ModelRef, folder: Path, config: ServingConfig
-) -> tuple[list[Rendered], list[list[float]]]:
-    """Probes with their likeliest tokens and those tokens' log-probabilities; computed once a model."""
+        return Reference(model, folder, config.dtype, [], [])
     path = config.scratch / f"reference-{model.content_hash[:32]}-{config.dtype}-{config.chat_template}.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -110,7 +121,12 @@ def _reference(
         kept = _compute(renderer, folder, config)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept))
-    return [Rendered(probe["prompt"], tuple(probe["tokens"])) for probe in kept], [p["logprobs"] for p in kept]
+    probes = [Rendered(probe["prompt"], tuple(probe["tokens"])) for probe in kept]
+    return Reference(model, folder, config.dtype, probes, [probe["logprobs"] for probe in kept])
+
+
+def _tolerance(dtype: str) -> float:
+    return max(TOLERANCE.values()) if dtype == "auto" else TOLERANCE[dtype]
 
 
 def _compute(renderer: Renderer, folder: Path, config: ServingConfig) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+COMPLETIONS = "/v1/completions"
+ENDS = ("stop", "length", "content_filter")
+"""How a completion ends that nobody interrupted."""
 PERMANENT = (400, 413, 422)
 """Statuses that blame the row: it becomes that row's error."""
 RETRIED = (408, 425, 429)
@@ -36,6 +39,22 @@ class Rejected:
     """The server will never do this request."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request got no answer this time."""
+
+    problem: str
+    status: int | None = None
+    """HTTP status; None where the network failed or nobody answered in time."""
+    retry_after: float | None = None
+    """Seconds that the server asks us to wait."""
+
+    @property
+    def may_pass(self) -> bool:
+        """False: what answers there is no server of this kind."""
+        return self.status is None or self.status >= 500 or self.status in RETRIED
 
 
 Payload = dict[str, Any]
@@ -125,32 +144,65 @@ class _Batch:
             raise TransientServingError(f"{self.url}: the server died during a batch: {death}")
 
     async def ask(self, session: "aiohttp.ClientSession", payload: Payload) -> Answer:
-        """One request, tried again while the failure may pass, each time after a longer, jittered pause."""
-        import aiohttp
-
-        for attempt in range(self.config.num_retries + 1):
-            if attempt:
-                await asyncio.sleep(min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
-            try:
-                async with session.post(self.url, json=payload) as response:
-                    if response.status == 200:
-                        return await _json(response)
-                    problem = f"HTTP {response.status}: {(await response.text())[:500]}"
-                    if response.status in PERMANENT:
-                        return Rejected(problem)
-                    if response.status < 500 and response.status not in RETRIED:
-                        raise ServingError(f"{self.url}: {problem}")
-            except (aiohttp.ClientError, TimeoutError) as error:
-                problem = f"{type(error).__name__}: {error}"
-                self.check_alive()
-        raise TransientServingError(f"{self.url}: gave up after {attempt + 1} attempts, the last: {problem}")
+        return await ask(session, self.url, payload, self.config.num_retries, self.check_alive)
 
 
-async def _json(response: "aiohttp.ClientResponse") -> dict[str, Any]:
+async def ask(
+    session: "aiohttp.ClientSession",
+    url: str,
+    payload: Payload,
+    num_retries: int,
+    check_alive: Callable[[], None] = lambda: None,
+) -> Answer:
+    """One request, tried again while the failure may pass, each time after a longer, jittered pause.
+
+    Raises: TransientServingError: it failed too often. ServingError: no server of this kind.
+    """
+    for attempt in range(num_retries + 1):
+        if attempt:
+            await asyncio.sleep(pause_seconds(attempt))
+        outcome = await post_once(session, url, payload)
+        if not isinstance(outcome, Failure):
+            return outcome
+        if not outcome.may_pass:
+            raise ServingError(f"{url}: {outcome.problem}")
+        problem = outcome.problem
+        if outcome.status is None:
+            check_alive()
+    raise TransientServingError(f"{url}: gave up after {attempt + 1} attempts, the last: {problem}")
+
+
+def pause_seconds(attempt: int) -> float:
+    """How long to wait before the attempt with this number, the first being 0."""
+    return min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
+
+
+async def post_once(session: "aiohttp.ClientSession", url: str, payload: Payload) -> Answer | Failure:
+    """One attempt: the decoded JSON, the row's rejection, or why there is neither."""
+    import aiohttp
+
+    try:
+        async with session.post(url, json=payload) as response:
+            if response.status == 200:
+                return await _json(response)
+            problem = f"HTTP {response.status}: {(await response.text())[:500]}"
+            if response.status in PERMANENT:
+                return Rejected(problem)
+            return Failure(problem, response.status, _retry_after(response.headers.get("Retry-After", "")))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+async def _json(response: "aiohttp.ClientResponse") -> dict[str, Any] | Failure:
     try:
         answer = await response.json(content_type=None)
-    except ValueError as error:
-        raise ServingError(f"{response.url}: expected JSON, got {(await response.text())[:200]!r}") from error
+    except ValueError:
+        return Failure(f"expected JSON, got {(await response.text())[:200]!r}", response.status)
     if not isinstance(answer, dict):
-        raise ServingError(f"{response.url}: expected a JSON object, got {str(answer)[:200]}")
+        return Failure(f"expected a JSON object, got {str(answer)[:200]}", response.status)
     return answer
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds; the header's other form, a date, is left aside: clocks differ."""
+    return float(value) if value.strip().isdigit() else None

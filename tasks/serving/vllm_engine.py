@@ -1,10 +1,10 @@
 """The vLLM engine: token ids out, token ids back, so that text is made of tokens here and in one way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.schema import ModelRef
 from tasks.serving.interface import (
     Choice,
     ChoiceRequest,
@@ -16,7 +16,7 @@ from tasks.serving.interface import (
     TransientServingError,
 )
 from tasks.serving.rendering import Rendered, Renderer
-from tasks.serving.vllm_client import Answer, Endpoint, Payload, Rejected, post_all
+from tasks.serving.vllm_client import COMPLETIONS, ENDS, Answer, Endpoint, Payload, Rejected, post_all
 
 PLAIN_DECODING = {
     "top_k": 0,
@@ -28,6 +28,10 @@ PLAIN_DECODING = {
 """Said in every request: a server's defaults may come from the model's folder."""
 
 
+Post = Callable[[Sequence[Payload]], list[Answer]]
+"""Sends payloads and gives their answers, in order."""
+
+
 class Server(Endpoint, Protocol):
     @property
     def model_name(self) -> str: ...
@@ -36,12 +40,12 @@ class Server(Endpoint, Protocol):
 
 
 class VLLMGenerator:
-    """A `TextGenerator` over HTTP; it owns its server where we started it."""
+    """A `TextGenerator` over HTTP; it owns its server where we started it. `post` sends a batch to `server`."""
 
-    def __init__(self, server: Server, renderer: Renderer, config: ServingConfig) -> None:
+    def __init__(self, server: Server, renderer: Renderer, post: Post) -> None:
         self.server = server
         self._renderer = renderer
-        self._config = config
+        self._post_all = post
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> list[Generation]:
         rendered = self._renderer.prompts(requests, sampling.max_tokens)
@@ -54,8 +58,8 @@ class VLLMGenerator:
 
     def weigh(self, rendered: Sequence[Rendered]) -> list[Choice]:
         """The log-probability of each of `answer_ids` as the next token."""
-        answers = self._post(rendered, [self._choice_payload(r) for r in rendered])
-        return [_choice(r, answer) for r, answer in zip(rendered, answers, strict=True)]
+        answers = self._post(rendered, [choice_payload(self.server.model_name, r) for r in rendered])
+        return [choice_of(r, answer) for r, answer in zip(rendered, answers, strict=True)]
 
     def alive(self) -> bool:
         return self.server.death() is None
@@ -66,7 +70,7 @@ class VLLMGenerator:
     def _post(self, rendered: Sequence[Rendered], payloads: Sequence[Payload]) -> list[Answer]:
         """Ask for the rows that could be rendered; the error of each other one stands in its place."""
         sent = [payload for r, payload in zip(rendered, payloads, strict=True) if r.error is None]
-        answers = iter(post_all(self.server, "/v1/completions", sent, self._config))
+        answers = iter(self._post_all(sent))
         return [next(answers) if r.error is None else Rejected(r.error) for r in rendered]
 
     def _generation_payload(self, rendered: Rendered, seed: int, sampling: Sampling) -> Payload:
@@ -81,30 +85,31 @@ class VLLMGenerator:
             **PLAIN_DECODING,
         }
 
-    def _choice_payload(self, rendered: Rendered) -> Payload:
-        return {
-            "model": self.server.model_name,
-            "prompt": rendered.ids,
-            "seed": 0,
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": 0,  # without it logprob_token_ids is ignored
-            "logprob_token_ids": list(rendered.answer_ids),
-            "return_tokens_as_token_ids": True,
-        }
-
     def _generation(self, rendered: Rendered, answer: Answer) -> Generation:
         num_prompt_tokens = len(rendered.ids)
         if isinstance(answer, Rejected):
             return Generation(None, num_prompt_tokens=num_prompt_tokens, error=answer.reason)
         choice = _field(answer, "choices", 0)
         ids, reason = _field(choice, "token_ids"), _field(choice, "finish_reason")
-        if reason not in ("stop", "length", "content_filter"):
+        if reason not in ENDS:
             raise TransientServingError(f"{self.server.url}: the server ended a completion with {reason!r}")
         return Generation(self._renderer.completion(ids), reason, num_prompt_tokens, len(ids))
 
 
-def _choice(rendered: Rendered, answer: Answer) -> Choice:
+def choice_payload(model_name: str, rendered: Rendered) -> Payload:
+    return {
+        "model": model_name,
+        "prompt": rendered.ids,
+        "seed": 0,
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": 0,  # without it logprob_token_ids is ignored
+        "logprob_token_ids": list(rendered.answer_ids),
+        "return_tokens_as_token_ids": True,
+    }
+
+
+def choice_of(rendered: Rendered, answer: Answer) -> Choice:
     if isinstance(answer, Rejected):
         return Choice(None, len(rendered.ids), answer.reason)
     given = _field(answer, "choices", 0, "logprobs", "top_logprobs", 0)
@@ -129,20 +134,9 @@ def start(folder: Path, config: ServingConfig) -> VLLMGenerator:
     from tasks.serving.server import start_server
 
     renderer = Renderer.load(folder, config)
-    return VLLMGenerator(start_server(folder, renderer.context_tokens, config), renderer, config)
+    return over(start_server(folder, renderer.context_tokens, config), renderer, config)
 
 
-def attach(model: ModelRef, folder: Path, config: ServingConfig) -> VLLMGenerator:
-    """A generator for the server at `config.url`, once that has shown that it serves `model`."""
-    from tasks.serving.probe import check_is_served, find_server
-
-    renderer = Renderer.load(folder, config)
-    server = find_server(model, folder, config)
-    if server.context_tokens < renderer.context_tokens:
-        raise ServingError(
-            f"{server.url} holds {server.context_tokens} tokens, {renderer.context_tokens} are asked: "
-            f"set max_model_tokens to {server.context_tokens} or start it with a longer --max-model-len"
-        )
-    generator = VLLMGenerator(server, renderer, config)
-    check_is_served(generator.weigh, renderer, model, folder, config)
-    return generator
+def over(server: Server, renderer: Renderer, config: ServingConfig) -> VLLMGenerator:
+    """A generator for one server."""
+    return VLLMGenerator(server, renderer, partial(post_all, server, COMPLETIONS, config=config))
