@@ -25,7 +25,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from deployments.automations import Automations, notices, short_hash, zombies
-from deployments.job_templates import expect_known
+from deployments.job_templates import expect_known, service_account
 from deployments.pools import PoolType, ensure_pools
 from flows.config import load_config
 from flows.constitution_changed import AmendmentConfig
@@ -91,7 +91,8 @@ def definition(flow: Flow[..., Any], spec: dict[str, Any]) -> dict[str, Any]:
         "tags": spec["tags"],
         "work_pool_name": spec["work_pool"]["name"],
         "work_queue_name": spec["work_pool"]["work_queue_name"],
-        "job_variables": job_variables,
+        # a process worker has no use for any of it
+        "job_variables": {"service_account_name": service_account(flow.name), **job_variables},
         "parameters": default_parameters(flow, spec),
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi() | {"additionalProperties": False},
         "enforce_parameter_schema": True,

@@ -12,6 +12,10 @@ import yaml
 FILE = Path(__file__).with_name("job_templates.yaml")
 
 
+ACCOUNTS = {"plan": "read", "constitution-changed": "amend"}
+"""Whose service account a flow's runs have, where that is not called after the flow."""
+
+
 class UnknownVariable(ValueError):
     """A job variable that no template has."""
 
@@ -41,6 +45,11 @@ def expect_known(who: str, variables: Iterable[str]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
             raise UnknownVariable(f"{who}: job variable {name!r} is unknown; {meant}")
+
+
+def service_account(flow: str) -> str:
+    """In the cluster, of a flow's runs: each stage has a role of its own in the store (infra/terraform/roles.json)."""
+    return f"solon-{ACCOUNTS.get(flow, flow).replace('_', '-')}"
 
 
 @cache

@@ -4,15 +4,17 @@ import asyncio
 import json
 from typing import Any
 
-import kubernetes_validate
 import pytest
+from kubernetes_validate import ValidationError
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from deployments.deploy import definition
-from deployments.job_templates import UnknownVariable, base_job_template, read_file
+from deployments.deploy import read_file as read_specs
+from deployments.job_templates import UnknownVariable, base_job_template, read_file, service_account
 from deployments.pools import POOLS, OtherType, ensure_pools
+from tests.cluster_files import objects, validate
 
 NAMES = [pool.name for pool in POOLS]
 GPU_POOLS = [name for name in NAMES if name.startswith("gpu-")]
@@ -46,7 +48,10 @@ def test_job_of_each_pool_is_valid_for_kubernetes(pool):
     job = rendered(pool)
     # Prefect wants both in the pod's spec, where Kubernetes knows neither; nothing else may be unknown to it
     assert pod_of(job).pop("parallelism") == pod_of(job).pop("completions") == 1
-    kubernetes_validate.validate(job, "1.33", strict=True)
+    validate(job)
+    pod_of(job)["nodeSelctor"] = {}
+    with pytest.raises(ValidationError, match="nodeSelctor"):
+        validate(job)
 
 
 def test_job_with_every_variable_given_is_valid_and_says_what_was_given():
@@ -70,6 +75,8 @@ def test_job_with_every_variable_given_is_valid_and_says_what_was_given():
         memory_limit="1000Gi",
     )
     pod = pod_of(job)
+    del pod["parallelism"], pod["completions"]
+    validate(job)
     [container] = pod["containers"]
     assert container["resources"] == {
         "requests": {"cpu": "90", "memory": "900Gi"},
@@ -104,9 +111,13 @@ def test_job_runs_without_rights_and_keeps_its_own_account_and_labels(pool):
 
 
 @pytest.mark.parametrize("pool", GPU_POOLS)
-def test_job_on_gpus_waits_for_its_node_and_has_a_gpu(pool):
+def test_job_on_gpu_pools_may_wait_half_an_hour_for_its_node(pool):
     assert configured(pool).pod_watch_timeout_seconds >= 1800
-    assert pod_of(rendered(pool))["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_job_of_trainings_alone_has_a_gpu_by_default():
+    gpus = {pool: pod_of(rendered(pool))["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for pool in NAMES}
+    assert gpus == {"cpu": 0, "gpu-inference": 0, "gpu-training": 1}
 
 
 def test_job_that_reaches_the_cluster_has_no_password(monkeypatch):
@@ -136,7 +147,7 @@ def test_job_that_reaches_the_cluster_has_no_password(monkeypatch):
         monkeypatch.undo()
         refresh_global_settings_context()
     [(namespace, job)] = sent
-    assert namespace == "solon-runs" and PASSWORD not in json.dumps(job)
+    assert namespace == "solon" and PASSWORD not in json.dumps(job)
     reference = environment_of(job)["PREFECT_API_AUTH_STRING"]["valueFrom"]["secretKeyRef"]
     assert reference == {"name": "prefect-auth", "key": "auth-string"}
 
@@ -149,16 +160,25 @@ def test_variables_are_all_used_and_all_placeholders_are_variables():
     assert used == set(template["variables"]["properties"])
 
 
-def test_deployment_with_a_misspelt_variable_is_refused_by_name(monkeypatch):
+def test_deployment_with_a_misspelt_variable_is_refused_by_name():
     from flows.gc import gc
 
     spec = {"name": "store", "entrypoint": "flows.gc.gc", "tags": [], "parameters": {}}
     pool = {"name": "cpu", "work_queue_name": "low", "job_variables": {"gpu_cuont": 8}}
     with pytest.raises(UnknownVariable, match=r"gc/store: job variable 'gpu_cuont' is unknown; .* 'gpu_count'"):
         definition(gc, {**spec, "work_pool": pool})
-    assert definition(gc, {**spec, "work_pool": {**pool, "job_variables": {"gpu_count": 8}}})["job_variables"] == {
-        "gpu_count": 8
+    pool["job_variables"] = {"gpu_count": 8}
+    assert definition(gc, {**spec, "work_pool": pool})["job_variables"] == {
+        "gpu_count": 8,
+        "service_account_name": "solon-gc",
     }
+
+
+def test_deployments_have_service_accounts_that_are_there():
+    accounts = {found["metadata"]["name"] for found in objects() if found["kind"] == "ServiceAccount"}
+    flows = {spec["entrypoint"].rpartition(".")[2].replace("_", "-") for spec in read_specs()}
+    assert {service_account(flow) for flow in flows} <= accounts
+    assert {f"solon-{pool}" for pool in NAMES} <= accounts
 
 
 def test_template_with_a_default_for_no_variable_is_refused(monkeypatch):
