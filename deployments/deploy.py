@@ -3,12 +3,16 @@
 Prefect's own `prefect deploy` deletes the schedules that were made in the UI, and leaves unknown parameters to crash
 the worker. So deployments are made here: each with the preset of its name as default config, a schema that refuses
 unknown parameters, the schedules that it has already, and a version by which an unchanged one is left alone.
+
+    python -m deployments.deploy                      pools of type process, as `make up` has them
+    python -m deployments.deploy --pools kubernetes   pools whose runs are Jobs (docs/kubernetes.md)
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+import typer
 import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,6 +25,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from deployments.automations import Automations, notices, short_hash, zombies
+from deployments.job_templates import expect_known, service_account
+from deployments.pools import PoolType, ensure_pools
 from flows.config import load_config
 from flows.constitution_changed import AmendmentConfig
 
@@ -32,7 +38,10 @@ PRESET_FLOWS = ("align", "plan", AMENDMENTS)
 
 
 def deploy(client: SyncPrefectClient) -> dict[str, str]:
-    """What became of each deployment and automation: `created`, `updated` or `unchanged`, by name."""
+    """What became of each deployment and automation: `created`, `updated` or `unchanged`, by name.
+
+    Raises: UnknownVariable: a deployment has a job variable that the pools' templates lack.
+    """
     flows = {found.name: found.id for found in client.read_flows(limit=200)}
     deployments = {(found.flow_id, found.name): found for found in client.read_deployments(limit=200)}
     automations = Automations(client)
@@ -73,7 +82,8 @@ def ensure_deployment(
 
 def definition(flow: Flow[..., Any], spec: dict[str, Any]) -> dict[str, Any]:
     """A deployment as Prefect's API takes it, but for its flow's id and its schedules; its version is its hash."""
-    limit = spec.get("concurrency_limit", {})
+    limit, job_variables = spec.get("concurrency_limit", {}), spec["work_pool"].get("job_variables", {})
+    expect_known(f"prefect.yaml: {flow.name}/{spec['name']}", job_variables)
     wanted = {
         "name": spec["name"],
         "entrypoint": spec["entrypoint"],
@@ -81,6 +91,8 @@ def definition(flow: Flow[..., Any], spec: dict[str, Any]) -> dict[str, Any]:
         "tags": spec["tags"],
         "work_pool_name": spec["work_pool"]["name"],
         "work_queue_name": spec["work_pool"]["work_queue_name"],
+        # a process worker has no use for any of it
+        "job_variables": {"service_account_name": service_account(flow.name), **job_variables},
         "parameters": default_parameters(flow, spec),
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi() | {"additionalProperties": False},
         "enforce_parameter_schema": True,
@@ -114,12 +126,13 @@ def as_schedule(given: dict[str, Any]) -> dict[str, Any]:
     return DeploymentScheduleCreate(**given).model_dump(mode="json", exclude_unset=True)
 
 
-def main() -> None:
-    """Apply `prefect.yaml` to the server that is configured (PREFECT_API_URL)."""
+def main(pools: Annotated[PoolType, typer.Option(help="Type of the pools.")] = "process") -> None:
+    """Apply the pools and `prefect.yaml` to the server that is configured (PREFECT_API_URL)."""
     with get_client(sync_client=True) as client:
+        ensure_pools(client, pools)
         for name, what in deploy(client).items():
             print(f"{what:>10}  {name}")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

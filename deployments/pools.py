@@ -1,6 +1,6 @@
-"""Work pools and their queues. A laptop's are of type process; a cluster's may be others of the same names."""
+"""Work pools and their queues: the same names, queues and limits on a laptop (type process) and on a cluster."""
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -8,8 +8,15 @@ from prefect.client.schemas.filters import WorkQueueFilter, WorkQueueFilterName
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from deployments.job_templates import base_job_template
 from flows.server import ROOT
 from tasks.schema import Frozen
+
+PoolType = Literal["process", "kubernetes"]
+
+
+class OtherType(ValueError):
+    """A pool is there, of another type."""
 
 
 class Pool(Frozen):
@@ -30,19 +37,32 @@ QUEUES = ("high", "default", "low")
 """Of every pool, the first served first."""
 
 
-def ensure_pools(client: SyncPrefectClient) -> None:
-    """Make the process pools and queues that are missing. What somebody changed of others stays."""
+def ensure_pools(client: SyncPrefectClient, pool_type: PoolType = "process") -> None:
+    """Make the pools and queues that are missing, and give each pool its template; a changed limit stays.
+
+    Raises: OtherType: a pool of the name is of another type, which Prefect cannot change.
+    """
     for pool in POOLS:
+        template = process_template() if pool_type == "process" else base_job_template(pool.name)
         try:
             there = client.read_work_pool(pool.name)
         except ObjectNotFound:
-            create = WorkPoolCreate(type="process", concurrency_limit=pool.limit, **pool.model_dump(exclude={"limit"}))
-            create = create.model_copy(update={"base_job_template": process_template()})
-            client.create_work_pool(WorkPoolCreate(**create.model_dump()))
+            create_pool(client, pool, pool_type, template)
         else:
-            if there.type == "process" and there.base_job_template != process_template():
-                client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=process_template()))
+            if there.type != pool_type:
+                raise OtherType(
+                    f"pool {pool.name} is of type {there.type}, expected {pool_type}: deploy with --pools "
+                    f"{there.type}, or delete it (its queued runs go with it): prefect work-pool delete {pool.name}"
+                )
+            if there.base_job_template != template:
+                client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
         ensure_queues(client, pool.name)
+
+
+def create_pool(client: SyncPrefectClient, pool: Pool, pool_type: PoolType, template: dict[str, Any]) -> None:
+    create = WorkPoolCreate(type=pool_type, concurrency_limit=pool.limit, **pool.model_dump(exclude={"limit"}))
+    create = create.model_copy(update={"base_job_template": template})
+    client.create_work_pool(WorkPoolCreate(**create.model_dump()))
 
 
 def ensure_queues(client: SyncPrefectClient, pool: str) -> None:
