@@ -1,8 +1,8 @@
-"""Carries a Dockerfile out without docker: each stage a folder, each RUN a chroot in mount and pid namespaces of its own.
+"""Carries a Dockerfile out without docker: each stage a folder, each RUN a chroot in namespaces of its own.
 
-For proving that the steps work, not for making images: no layers, no cache, no registry. An outside image is replaced by a
-folder that debootstrap made of the same Debian release. Needs root, debootstrap, unshare and a network for apt and pip.
-Packages come from where this machine's own apt and pip have them: `carried` names the variables and folders.
+For proving that the steps work, not for making images: no layers, no cache, no registry. An outside image is replaced
+by a folder that debootstrap made of the same Debian release. Needs root, debootstrap, unshare, and packages from where
+this machine's own apt and pip have them (`CARRIED`).
 """
 
 import os
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 METADATA = ("LABEL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "VOLUME", "EXPOSE", "USER")
 """What changes no file. USER counts from the image's start on; a RUN after it would be an error here."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CARRIED = ("PIP_FIND_LINKS", "SSL_CERT_FILE", "PIP_CERT", "UV_DEFAULT_INDEX", "PIP_INDEX_URL")
 """How this machine reaches packages, as docker carries proxy settings."""
 
@@ -67,7 +68,7 @@ class Builder:
             source = self.root(stage.base) if known else self.base
             root.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(root)], check=True)
-        self.env[stage.name] = dict(self.env[stage.base]) if known else {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        self.env[stage.name] = dict(self.env[stage.base]) if known else {"PATH": PATH}
         values = dict[str, str]()
         for instruction in stage.instructions:
             self.carry_out(stage.name, instruction, values)
@@ -85,7 +86,9 @@ class Builder:
         elif instruction.name == "RUN":
             run_in(self.root(stage), ["sh", "-c", substitute(instruction.value, known)], env)
         elif instruction.name not in METADATA:
-            raise DockerfileError(f"{self.dockerfile.path}:{instruction.line}: {instruction.name} is not carried out here")
+            raise DockerfileError(
+                f"{self.dockerfile.path}:{instruction.line}: {instruction.name} is not carried out here"
+            )
 
     def copy(self, stage: str, instruction: Instruction) -> None:
         *sources, target = words(instruction)

@@ -1,7 +1,7 @@
-"""Reads a Dockerfile and a .dockerignore: what `lint.py` judges and `chroot_build.py` carries out. Standard library only.
+"""Reads a Dockerfile and a .dockerignore: what `lint.py` judges and `chroot_build.py` carries out.
 
-It knows what Solon's Dockerfiles use: comments, line continuations, stages, ARG and ENV with substitution, and the JSON
-form of CMD. Here-documents and heredoc RUNs are refused, not misread.
+Standard library only. It knows what Solon's Dockerfiles use: comments, continued lines, stages, ARG and ENV with
+substitution, the JSON form of CMD. Here-documents are refused, not misread.
 """
 
 import fnmatch

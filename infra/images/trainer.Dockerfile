@@ -26,7 +26,8 @@ FROM base AS image
 WORKDIR /opt/solon
 COPY --from=environment /opt/solon/.venv /opt/solon/.venv
 COPY --from=environment /build/sbom.cdx.json /opt/solon/sbom.cdx.json
-COPY infra/images/steps/application.sh /steps/application.sh
+COPY infra/images/steps/user.sh infra/images/steps/application.sh /steps/
+RUN sh /steps/user.sh /scratch
 COPY solon pyproject.toml LICENSE /opt/solon/
 COPY flows /opt/solon/flows
 COPY tasks /opt/solon/tasks

@@ -1,4 +1,4 @@
-"""What every container of Solon starts with: folders to write in, Prefect's settings, secrets from files; then the command.
+"""What every container of Solon starts with: folders to write in, Prefect's settings, secrets; then the command.
 
     python -m infra.images.runtime.entrypoint python -m prefect worker start ...
 

@@ -1,12 +1,8 @@
 #!/bin/sh
-# After the sources are in place: application.sh FOLDER. A user without rights, bytecode, and where it may write.
+# After the sources are in place: application.sh FOLDER. Rights to read, bytecode, and where .solon is.
 set -eu
 cd "$1"
 
-groupadd --gid 10001 solon
-useradd --uid 10001 --gid 10001 --home-dir /scratch --no-create-home --shell /usr/sbin/nologin solon
-mkdir -p /scratch
-chown 10001:10001 /scratch
 # what a checkout keeps in .solon; entrypoint.py makes the folder, since a volume may lie over /scratch
 ln -s /scratch/solon .solon
 
