@@ -2,9 +2,11 @@
 
     sudo python3 -m infra.images.try_in_chroot orchestrator [--folder /var/tmp/solon-images] [--no-build]
     sudo python3 -m infra.images.try_in_chroot trainer --build-arg ACCELERATOR=cpu
+    sudo python3 -m infra.images.try_in_chroot object-store          # after the orchestrator, which is its client
 
 Then, as user 10001, with everything read-only but /tmp and /scratch and none of this machine's environment: the command
-line, a small alignment with the transformers engine, and a worker that registers at a Prefect server and is healthy.
+line, a small alignment with the transformers engine, and a worker that registers at a Prefect server and is healthy;
+of the object store Solon's doctor and the compose file's `prepare`, and both again after its daemons were killed.
 Minutes, 6 GB of disk a Dockerfile, packages from apt and pip. It is a chroot: no cgroups, no seccomp, our network.
 """
 
@@ -21,6 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,7 @@ class Image:
         said = {instruction.name: instruction for instruction in stage.instructions}
         self.user, self.folder = said["USER"].value, said["WORKDIR"].value
         self.entry, self.command, self.health = (words(said[n]) for n in ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
+        (self.volume,) = words(said["VOLUME"])
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         os.chown(scratch, *map(int, self.user.split(":")))
@@ -69,7 +73,7 @@ class Image:
         user = ["chroot", f"--userspec={self.user}", "--groups=", str(self.root)]
         prefix = with_environment({**self.env, **env})
         inside = [*user, *prefix[:2], f"--chdir={self.folder}", *prefix[2:], *self.entry, *command]
-        return namespaced(self.root, inside, [(self.scratch, "/scratch")], read_only=True)
+        return namespaced(self.root, inside, [(self.scratch, self.volume)], read_only=True)
 
     def run(self, *command: str, **env: str) -> str:
         """What it printed. Raises: SystemExit: it failed."""
@@ -118,20 +122,33 @@ def try_commands(image: Image) -> None:
     print("\n".join(image.run("./solon", "datasets", "ls", "--store", "/scratch/store").splitlines()[:30]))
 
 
-def try_worker(image: Image) -> None:
-    """A server, the image's own worker, its registration and its health."""
-    port, health = free_port(), str(free_port())
-    secret = image.scratch / "auth"
-    secret.write_text("solon:only-for-this-try\n")
-    os.chown(secret, *map(int, image.user.split(":")))
-    secret.chmod(0o400)
+@contextlib.contextmanager
+def prefect_of(image: Image) -> Iterator[tuple[dict[str, str], Path]]:
+    """A Prefect server in the image: (what reaches it, the file with its password here)."""
+    secret, port = given(image, "auth", "solon:only-for-this-try"), free_port()
     server = ["python", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}/api"
     files = {"PREFECT_API_AUTH_STRING_FILE": "/scratch/auth"}
     with image.running("server", server, PREFECT_SERVER_API_AUTH_STRING_FILE="/scratch/auth", **files) as process:
         wait(process, image.scratch / "server.log", lambda: answers(f"{url}/health", secret))
         print("the server is well:", image.run(*image.health, SOLON_HEALTH_URL=f"{url}/health").strip())
-        env = {"PREFECT_API_URL": url, "PREFECT_WORKER_WEBSERVER_PORT": health, **files}
+        yield {"PREFECT_API_URL": url, **files}, secret
+
+
+def given(image: Image, name: str, text: str) -> Path:
+    """A secret's file in the volume, for the image's user alone."""
+    path = image.scratch / name
+    path.write_text(f"{text}\n")
+    os.chown(path, *map(int, image.user.split(":")))
+    path.chmod(0o400)
+    return path
+
+
+def try_worker(image: Image) -> None:
+    """A server, the image's own worker, its registration and its health."""
+    health = str(free_port())
+    with prefect_of(image) as (reached, secret):
+        url, env = reached["PREFECT_API_URL"], {**reached, "PREFECT_WORKER_WEBSERVER_PORT": health}
         with image.running("worker", [*image.command, "--name", "tried"], **env) as worker:
             pool = image.command[image.command.index("--pool") + 1]
             workers = f"{url}/work_pools/{pool}/workers/filter"
@@ -139,6 +156,33 @@ def try_worker(image: Image) -> None:
             print("registered:", [(one["name"], one["status"]) for one in found])
             wait(worker, image.scratch / "worker.log", lambda: answers(f"http://127.0.0.1:{health}/health", None))
             print("the worker is well:", image.run(*image.health, **env).strip())
+
+
+def try_object_store(image: Image, client: Image) -> None:
+    """The compose file's `prepare` against it, and once more after a kill -9 of all its daemons."""
+    port = str(free_port())
+    keys = {"AWS_ACCESS_KEY_ID": "only-for-this", "AWS_SECRET_ACCESS_KEY": "try-and-no-secret"}
+    for holder in (image, client):
+        for name, value in keys.items():
+            given(holder, name, value)
+    files = {f"{name}_FILE": f"{image.volume}/{name}" for name in keys}
+    here = {"SOLON_OBJECT_STORE_PORT": port, "SOLON_HEALTH_URL": f"http://127.0.0.1:{port}/", **files}
+    there = {f"{name}_FILE": f"{client.volume}/{name}" for name in keys}
+    there |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    with prefect_of(client) as (reached, _):
+        for moment in ("first start", "after kill -9"):
+            with image.running("store", image.command, **here) as process:
+                healthy = image.started(image.health, **here)
+                wait(process, image.scratch / "store.log", partial(succeeds, healthy))
+                print(f"{moment}: the store is well")
+                prepare = ("python", "-m", "infra.images.runtime.prepare", "s3://solon/store")
+                said = client.run(*prepare, **there, **reached).splitlines()
+                print(f"prepared: {len(said)} lines, the first and last:", said[0].strip(), "...", said[-1].strip())
+                print(client.run("./solon", "doctor", "--store", "s3://solon/store", **there).rstrip())
+
+
+def succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def answers(url: str, secret: Path | None) -> Any:
@@ -173,7 +217,7 @@ def free_port() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", choices=["orchestrator", "trainer"])
+    parser.add_argument("image", choices=["orchestrator", "trainer", "object-store"])
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/solon-images"))
     parser.add_argument("--no-build", action="store_true", help="take the root that is there")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
@@ -182,6 +226,9 @@ def main() -> None:
         sys.exit("try_in_chroot: chroot and mount need root; start it with sudo")
     arguments = dict(argument.split("=", 1) for argument in options.build_arg)
     image = built(options.image, options.folder, arguments, not options.no_build)
+    if options.image == "object-store":
+        try_object_store(image, built("orchestrator", options.folder, arguments, build=False))
+        return
     try_commands(image)
     try_worker(image)
 
