@@ -157,7 +157,7 @@ def namespaced(root: Path, inside: list[str], binds: list[tuple[Path, str]], rea
         steps += [f"mount -t tmpfs -o mode=1777 tmpfs {quoted(root)}/tmp"]
         steps += [f"mount -o remount,bind,ro {quoted(root)}"]
     steps.append("exec " + " ".join(map(quoted, inside)))
-    unshare = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    unshare = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]
     return [*unshare, "sh", "-c", "\n".join(steps)]
 
 

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -84,15 +85,22 @@ class Image:
         return result.stdout
 
     @contextlib.contextmanager
-    def running(self, name: str, command: list[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(
+        self, name: str, command: list[str], ended_by: signal.Signals = signal.SIGTERM, **env: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Until the block ends; then `ended_by` goes to the first process, with which all of the namespace ends."""
         print(f"\n$ {' '.join(command)[:100]} &", flush=True)
         with (self.scratch / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(self.started(command, **env), stdout=log, stderr=subprocess.STDOUT)
         try:
             yield process
         finally:
-            process.terminate()  # unshare takes its child and with it all processes of the namespace
-            process.wait(30)
+            if process.poll() is None:
+                # to unshare's child: unshare itself ignores SIGTERM, and what would take the child along
+                # (--kill-child) is forgotten by the kernel once the child changes its user
+                for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                    os.kill(int(child), ended_by)
+            process.wait(WAIT_SECONDS)
 
 
 def built(name: str, folder: Path, arguments: dict[str, str], build: bool) -> Image:
@@ -171,7 +179,7 @@ def try_object_store(image: Image, client: Image) -> None:
     there |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
     with prefect_of(client) as (reached, _):
         for moment in ("first start", "after kill -9"):
-            with image.running("store", image.command, **here) as process:
+            with image.running("store", image.command, signal.SIGKILL, **here) as process:
                 healthy = image.started(image.health, **here)
                 wait(process, image.scratch / "store.log", partial(succeeds, healthy))
                 print(f"{moment}: the store is well")
