@@ -145,7 +145,9 @@ def offers_cpu_torch(env: dict[str, str]) -> bool:
 def refresh_pins() -> None:
     """Write the pinned files anew. No local version labels: the same pins serve a GPU machine."""
     compile_pins([str(ROOT / "pyproject.toml"), "--extra", "dev"], REQUIREMENTS / "solon.txt")
-    for name in ("benchmarks", "trl-ppo", *TOOL_ENVIRONMENTS):
+    # images take the same versions, without what only tests need
+    compile_pins([str(ROOT / "pyproject.toml"), "-c", str(REQUIREMENTS / "solon.txt")], REQUIREMENTS / "image.txt")
+    for name in ("benchmarks", "trl-ppo", "image-tools", *TOOL_ENVIRONMENTS):
         compile_pins([str(REQUIREMENTS / f"{name}.in")], REQUIREMENTS / f"{name}.txt")
     for name in ("vllm-cpu", "vllm-cuda"):
         source = [str(REQUIREMENTS / f"{name}.in"), "--overrides", str(OVERRIDES)]
