@@ -21,8 +21,8 @@ BUCKET, ROOT = "arn:aws:s3:::" + "b" * 57, "a-prefix-of-some-length/"
 
 ACTIONS = {
     "kms:Decrypt", "kms:GenerateDataKey", "s3:*", "s3:AbortMultipartUpload", "s3:DeleteObject",
-    "s3:DeleteObjectVersion", "s3:GetBucketAcl", "s3:GetBucketVersioning", "s3:GetObject", "s3:ListBucket", "s3:PutObject",
-    "sts:AssumeRoleWithWebIdentity",
+    "s3:DeleteObjectVersion", "s3:GetBucketAcl", "s3:GetBucketVersioning", "s3:GetObject", "s3:ListBucket",
+    "s3:PutObject", "sts:AssumeRoleWithWebIdentity",
 }  # fmt: skip
 """What the policies may name; AWS takes a policy with an action that it does not know without a word."""
 CONDITIONS = {"aws:SecureTransport", "aws:SourceArn", "s3:if-none-match", "s3:x-amz-acl"}
@@ -174,7 +174,7 @@ def test_terraform_align_may_what_each_stage_of_files_and_rows_may() -> None:
     """Such stages are made inside of the run (`flows/runner.py`)."""
     cheap = {stage.dataset for stage in stages().values() if stage.cheap}
     assert set(ROLES["align"].makes) == cheap
-    assert ROLES["align"].reads == ("*",) and not ROLES["align"].trains
+    assert ROLES["align"].reads == ("*", "models/*") and not ROLES["align"].trains
 
 
 def test_terraform_has_a_role_for_each_stage_and_no_others_than_documented() -> None:
