@@ -33,11 +33,12 @@ class Role(NamedTuple):
 
 
 def read_roles() -> dict[str, Role]:
-    table = json.loads((FOLDER / "roles.json").read_text(encoding="utf-8"))
-    return {
-        name: Role(**{key: value if key == "policy" else tuple(value) for key, value in role.items()})
-        for name, role in table.items()
-    }
+    table: dict[str, dict[str, Any]] = json.loads((FOLDER / "roles.json").read_text(encoding="utf-8"))
+    return {name: Role(**{key: _frozen(value) for key, value in role.items()}) for name, role in table.items()}
+
+
+def _frozen(value: str | list[str]) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def role_policy(role: Role, bucket: str, root: str) -> str:
