@@ -13,13 +13,15 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from infra.debian_tools import environment, fetch, library_folders
 from tasks.processes import GuardedProcess, free_port, guarded
 from tests.servers.access import ACCESS_KEY, SECRET_KEY
+from tests.servers.certificate import write_certificate
 
 START_SECONDS = 90.0
 """A daemon that does not answer for this long is an error; on two busy cores all three take 10."""
@@ -68,7 +70,7 @@ erasure_code_dir = {libraries}/ceph/erasure-code
 memstore_device_bytes = 4294967296
 bluestore_block_size = 8589934592
 [client.rgw]
-rgw_frontends = beast endpoint=127.0.0.1:{port}
+rgw_frontends = beast endpoint=127.0.0.1:{port} ssl_endpoint=127.0.0.1:{tls_port} ssl_certificate={folder}/tls.pem
 rgw_crypt_require_ssl = false
 """
 
@@ -76,17 +78,30 @@ rgw_crypt_require_ssl = false
 class Radosgw:
     """The daemons of one cluster, each under a guard; the cluster lives in `folder`."""
 
-    def __init__(self, tools: Path, folder: Path, objectstore: str) -> None:
+    def __init__(self, tools: Path, folder: Path, objectstore: str, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self._port, self._monitor_port = free_port(), free_port()
+        self._port, self._tls_port, self._monitor_port = free_port(), free_port(), free_port()
         self._daemons: list[GuardedProcess] = []
         self._env = {**os.environ, **environment(tools), "CEPH_CONF": str(folder / "ceph.conf")}
         self._libraries = next(path for path in library_folders(tools) if (path / "rados-classes").exists())
-        self._objectstore = objectstore
+        self._objectstore, self._settings = objectstore, settings
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def tls_endpoint(self) -> str:
+        """The same server, encrypted, by the certificate of `certificate`."""
+        return f"https://127.0.0.1:{self._tls_port}"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    def admin(self, *command: str) -> None:
+        """One command of radosgw-admin. Raises: RuntimeError: with the end of a log."""
+        self._run("radosgw-admin", *command)
 
     def create(self) -> None:
         """Make the cluster and its user, and start it. Raises: RuntimeError: with the end of a log."""
@@ -94,9 +109,11 @@ class Radosgw:
         for name in ("mon", "osd"):
             (self.folder / name).mkdir()
         values = {"cluster": cluster, "folder": self.folder, "objectstore": self._objectstore}
-        ports = {"port": self._port, "monitor_port": self._monitor_port}
+        ports = {"port": self._port, "tls_port": self._tls_port, "monitor_port": self._monitor_port}
+        write_certificate(self.certificate, self.folder / "tls.pem")
         text = _CONFIGURATION.format(**values, **ports, libraries=self._libraries)
-        (self.folder / "ceph.conf").write_text(text)
+        settings = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
+        (self.folder / "ceph.conf").write_text(text + settings)
         monitors = str(self.folder / "monmap")
         self._run("monmaptool", "--create", "--fsid", cluster, "--addv", "a", self._monitor_address, monitors)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors)
@@ -106,7 +123,7 @@ class Radosgw:
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self._start_rest()
         names = ("--uid=solon", "--display-name=solon", f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
-        self._run("radosgw-admin", "user", "create", *names)
+        self.admin("user", "create", *names)
 
     def kill(self) -> None:
         """SIGKILL every daemon at once, as a power cut would."""
@@ -174,14 +191,16 @@ class Radosgw:
 
 
 @contextmanager
-def radosgw(objectstore: str = "memstore") -> Iterator[Radosgw]:
+def radosgw(objectstore: str = "memstore", settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Radosgw]:
     """A running server on `memstore` (starts sooner) or `bluestore` (survives `kill`); gone afterwards.
+
+    `settings` are further ones of the gateway, by Ceph's names.
 
     Raises: infra.debian_tools.Missing: Ceph cannot be had on this machine.
     """
     tools = fetch("ceph")
     with tempfile.TemporaryDirectory(prefix="solon-ceph-", ignore_cleanup_errors=True) as folder:
-        server = Radosgw(tools, Path(folder), objectstore)
+        server = Radosgw(tools, Path(folder), objectstore, settings)
         try:
             server.create()
             yield server
