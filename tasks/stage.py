@@ -19,6 +19,7 @@ from tasks.schema import DatasetRef, Frozen, ModelRef, Row, Settings
 from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
 from tasks.training.launch_config import LaunchConfig
+from tasks.training.nodes_config import Node
 
 T = TypeVar("T")
 
@@ -111,6 +112,8 @@ class Session:
     call: Callable[[str, Callable[[], Any]], Any] = call_directly
     progress: Progress = field(default_factory=NoProgress)
     open_generator: Callable[..., AbstractContextManager[TextGenerator]] = open_generator
+    node: Node | None = None
+    """Set where this is one machine of a training over several; None: whoever was asked for the stage."""
 
 
 class Stage(Frozen):
