@@ -19,13 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from flows.execution import hold_inputs
 from tasks.node_progress import StoredProgress
 from tasks.reward import HeldOutRewardStage, RewardStage
 from tasks.rl import RLStage
 from tasks.schema import ModelRef
 from tasks.sft import SFTStage
-from tasks.stage import NoProgress, Session, Stage
+from tasks.stage import NoProgress, Session, Stage, hold_inputs
 from tasks.store import Store
 from tasks.training.cluster.jobset import STAGE_VARIABLE
 from tasks.training.cluster.pods import LEFT, REFUSED

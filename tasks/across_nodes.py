@@ -18,7 +18,7 @@ from tasks.schema import ModelRef
 from tasks.stage import Session, Stage
 from tasks.store import Derivation, Store, StoreUnavailable
 from tasks.store.identity import digest
-from tasks.training.cluster.api import PODS, Access, Cluster, ClusterAway, Object
+from tasks.training.cluster.api import PODS, Access, Cluster, ClusterAway, ClusterError, Object
 from tasks.training.cluster.gang import Gang, State
 from tasks.training.cluster.jobset import jobset, jobset_name
 from tasks.training.cluster.pods import LEFT, REFUSED
@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 10
 """How long the pods are followed between two looks at the store and the JobSet."""
-PAUSE_SECONDS = 5.0
+PAUSE_SECONDS = 5
+FINISH_SECONDS = 60.0
+"""What the nodes have to end by themselves once the result is there: the first removes its resume points."""
 STRAGGLERS_SECONDS = 60.0
 """What a JobSet has, beyond its pods' grace, to be told failed after one of its pods has."""
 
@@ -84,6 +86,7 @@ def train_across_nodes(stage: Stage, session: Session, access: Access | None = N
         try:
             logger.info("JobSet %s of %d nodes: %s", gang.name, gang.num_nodes, gang.start(nodes.away_seconds))
             follow(gang, stage, session, derivation)
+            let_end(gang, FINISH_SECONDS)
         finally:
             gang.end()
     ref = stage.result(session.store)
@@ -128,6 +131,16 @@ def follow(gang: Gang, stage: Stage, session: Session, derivation: Derivation) -
             failing.spend(failure(gang, "failed", stage, newest_point(store, derivation)))
         else:
             failing.renew()
+
+
+def let_end(gang: Gang, seconds: float) -> None:
+    """Wait for nodes whose work is done, but not for long: the result is in the store."""
+    deadline = time.monotonic() + seconds
+    try:
+        while time.monotonic() < deadline and gang.look(PAUSE_SECONDS) == "at work":
+            pass
+    except ClusterError as error:
+        logger.info("the result is there, and its nodes are left to themselves: %s", error)
 
 
 def newest_point(store: Store, derivation: Derivation) -> str:

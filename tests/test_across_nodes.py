@@ -32,6 +32,7 @@ OWN_POD = {"metadata": {}, "spec": {"containers": [{"name": "prefect-job", "imag
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
     monkeypatch.setenv("HOSTNAME", "launcher-0")
     monkeypatch.setattr(across_nodes, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(across_nodes, "FINISH_SECONDS", 0.1)
     monkeypatch.setattr(across_nodes, "LOOK_SECONDS", 1)
     monkeypatch.setattr(gang, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(gang, "DELETE_SECONDS", 0.5)
@@ -131,7 +132,7 @@ def test_launcher_result_counts_and_not_that_the_jobset_failed_after_it(api, sto
 def test_launcher_jobset_that_completes_without_a_result_is_a_failure(api, store, token):
     launching = Launching(api, store, token)
     api.end_jobset(started(api), "Completed", "jobset completed")
-    with pytest.raises(TrainingDied, match="completed without a result .*; run it again; it left no resume point"):
+    with pytest.raises(TrainingDied, match=r"completed without a result .*; run it again; it left no resume point"):
         launching.end()
     assert not api.jobsets()
 
@@ -149,7 +150,7 @@ def test_launcher_watch_that_is_cut_and_forgotten_is_taken_up_by_listing_again(a
     started(api, watches=4)
     api.end_pod(pods[1], 137, "OOMKilled")
     api.end_jobset(name, "Failed")
-    with pytest.raises(TrainingDied, match="node 1: OOMKilled: .*memory_gib"):
+    with pytest.raises(TrainingDied, match=r"node 1: OOMKilled: .*memory_gib"):
         launching.end()
 
 

@@ -72,7 +72,8 @@ def accelerate_nodes(config: LaunchConfig, node: Node) -> list[str]:
     """A node's place, as `accelerate launch` is told it."""
     nodes = config.nodes
     place = ["--num_machines", str(nodes.num_nodes), "--machine_rank", str(node.rank)]
-    first = ["--main_process_ip", node.address, "--main_process_port", str(nodes.port)]
+    # accelerate reads this one off its command line alone, whatever its file says
+    first = ["--same_network", "--main_process_ip", node.address, "--main_process_port", str(nodes.port)]
     return [*place, *first, "--rdzv_conf", f"timeout={nodes.join_seconds}"]
 
 
