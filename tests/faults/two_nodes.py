@@ -18,6 +18,7 @@ Prints a line each and a verdict; exit code 1 where something was not so.
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -221,9 +222,8 @@ def vanished(world: World, name: str, whole: ModelRef, tell: Callable[[str], Non
 
 
 def cancelled(world: World, name: str, whole: ModelRef, tell: Callable[[str], None]) -> Iterator[str]:
-    import _thread
-
-    with after_a_resume_point(world, name, _thread.interrupt_main):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # one started in the background ignores it
+    with after_a_resume_point(world, name, lambda: os.kill(os.getpid(), signal.SIGINT)):
         try:
             world.train(name, TWO)
         except KeyboardInterrupt:
@@ -231,6 +231,8 @@ def cancelled(world: World, name: str, whole: ModelRef, tell: Callable[[str], No
         else:
             yield "the training was not cancelled"
             return
+        finally:
+            signal.signal(signal.SIGINT, before)
     yield from orphans(world, name)
     points = world.points(name)
     tell(f"{name}: {told}, with {points}")
