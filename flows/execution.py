@@ -14,11 +14,10 @@ from flows.artifacts import StageProgress
 from flows.watch import watched
 from tasks.schema import DatasetRef, ModelRef
 from tasks.serving import TransientServingError, close_all
-from tasks.stage import Session, Stage
-from tasks.store import Derivation, Store
+from tasks.stage import Session, Stage, hold_inputs
+from tasks.store import Store
 from tasks.store.claims import claim
 from tasks.store.errors import StoreUnavailable
-from tasks.store.external import EXTERNAL
 
 T = TypeVar("T")
 in_run: ContextVar[bool] = ContextVar("in_run", default=False)
@@ -68,15 +67,6 @@ def alone() -> Iterator[None]:
             yield
     finally:
         close_all()
-
-
-def hold_inputs(store: Store, derivation: Derivation) -> None:
-    """Keep what a stage reads, and what it makes, from being removed meanwhile."""
-    store.hold(derivation.dataset, derivation.version)
-    for cited in derivation.cites.values():
-        dataset, _, version = cited.rpartition("/")
-        if dataset != EXTERNAL:
-            store.hold(dataset, version)
 
 
 def holder() -> str:

@@ -18,7 +18,9 @@ from pydantic import Field
 from tasks.schema import DatasetRef, Frozen, ModelRef, Row, Settings
 from tasks.serving import ServingConfig, TextGenerator, open_generator
 from tasks.store import Derivation, InputRef, Store
+from tasks.store.external import EXTERNAL
 from tasks.training.launch_config import LaunchConfig
+from tasks.training.nodes_config import Node
 
 T = TypeVar("T")
 
@@ -111,6 +113,8 @@ class Session:
     call: Callable[[str, Callable[[], Any]], Any] = call_directly
     progress: Progress = field(default_factory=NoProgress)
     open_generator: Callable[..., AbstractContextManager[TextGenerator]] = open_generator
+    node: Node | None = None
+    """Set where this is one machine of a training over several; None: whoever was asked for the stage."""
 
 
 class Stage(Frozen):
@@ -206,6 +210,15 @@ def citations(role: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [cited for key, item in value.items() for cited in citations(f"{role}.{key}", item)]
     return []
+
+
+def hold_inputs(store: Store, derivation: Derivation) -> None:
+    """Keep what a stage reads, and what it makes, from being removed meanwhile."""
+    store.hold(derivation.dataset, derivation.version)
+    for cited in derivation.cites.values():
+        dataset, _, version = cited.rpartition("/")
+        if dataset != EXTERNAL:
+            store.hold(dataset, version)
 
 
 class Ledger:

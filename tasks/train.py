@@ -13,25 +13,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.across_nodes import train_across_nodes
+from tasks.node_progress import thinned
 from tasks.resume_points import ResumePoints
 from tasks.schema import ModelRef
 from tasks.serving import close_all
 from tasks.stage import Progress, Session, Stage
 from tasks.store import Derivation, Store, StoreError
 from tasks.store.identity import digest
+from tasks.training.config import check_divides
 from tasks.training.examples import write_examples
 from tasks.training.folders import kept_in
 from tasks.training.job import TrainingJob
-from tasks.training.launch import keep_none, launch
+from tasks.training.launch import TrainingDied, keep_none, launch
 from tasks.training.launch_command import Kind, check_launch
 from tasks.training.launch_config import LaunchConfig
+from tasks.training.nodes_config import Node
 from tasks.training.preflight.memory import AnyConfig
 from tasks.training.preflight.report import preflight
 from tasks.training.preflight.rows import Example
+from tasks.training.rl_config import PPOConfig
+from tasks.training.trl_trainer import accumulation
 
-HISTORY_LINES = 500
-"""Lines of a history that its manifest holds: enough for a curve, however long the training was."""
 SHOW_SECONDS = 1.0
+COMMIT_SECONDS = 7200.0
+"""How long the other nodes wait for the first to commit what was trained: a large model is copied to the store."""
+COMMIT_POLL_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +57,8 @@ def run_training(
 ) -> ModelRef:
     """Train a `kind` of model on the examples and commit the folder it writes.
 
+    Over several nodes this is called by a launcher first, which has it done, and then on each node (`session.node`).
+
     `on_policy` gets each policy that is kept along the way, and the updates behind it, before any later resume point
     is in the store; its folder is removed after.
 
@@ -58,6 +67,11 @@ def run_training(
     """
     launching, store, derivation = stage.run.training, session.store, stage.derivation(session.store)
     check_launch(kind, launching)
+    if session.node is None and launching.nodes.num_nodes > 1:
+        check_batch(kind, config, launching.total_processes)
+        ref = train_across_nodes(stage, session)
+        session.progress.trained(kind, store.manifest(ref.model, ref.version).metrics)
+        return ref
     if shutil.which("nvidia-smi"):
         close_all()  # an inference server would hold the GPU memory that training needs
     given = {"model": model, "reward": reward, "held_out_reward": held_out_reward}
@@ -65,6 +79,8 @@ def run_training(
     started, history = time.monotonic(), History(session.progress, kind)
     work = store.cache / "training" / digest(store.uri)[:12] / derivation.version  # two stores may train one version
     work.mkdir(parents=True, exist_ok=True)
+    if session.node:  # all nodes must go on from the same point: the newest that the store has
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)
     points = ResumePoints(store, derivation, work / "checkpoints", work / "uploads")
     kept = KeptFolders(work / "kept", on_policy)
     kept.take_left_over()
@@ -83,16 +99,19 @@ def run_training(
             checkpoint=points.folder,
             seed=stage.run.seed,
             run_name=f"{stage.stage}/{derivation.version[:12]}",
+            node=session.node,
         )
         try:
             with points:
                 final = launch(job, launching, history.add, points.keep, work / "training.log", kept.take)
         finally:
-            keep_log(store, derivation, work / "training.log")
+            keep_log(store, derivation, work / "training.log", session.node)
+        if session.node and session.node.rank > 0:
+            return committed_by_first(stage, store)
         if on_rollouts and (folder / "rollouts.jsonl").exists():
             on_rollouts(folder / "rollouts.jsonl")
         lines = final.pop("history", history.lines)
-        gpus = launching.num_processes if shutil.which("nvidia-smi") else 0
+        gpus = launching.total_processes if shutil.which("nvidia-smi") else 0
         cost = {"seconds": time.monotonic() - started, "num_examples": len(examples), "gpus": gpus}
         keep_history(store, derivation, lines)
         metrics = {"final": final, "history": thinned(lines), "preflight": expected}
@@ -161,23 +180,48 @@ def training_note(line: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value:.3f}" for key, value in shown.items())
 
 
-def thinned(lines: list[dict[str, Any]], limit: int = HISTORY_LINES) -> list[dict[str, Any]]:
-    """At most `limit` of the lines at even distances, the first and the last among them."""
-    if len(lines) <= limit:
-        return lines
-    return [lines[round(i * (len(lines) - 1) / (limit - 1))] for i in range(limit)]
-
-
 def keep_history(store: Store, derivation: Derivation, lines: list[dict[str, Any]]) -> None:
     """Every line, as the blob `history.jsonl`."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     store.put_blob(derivation.dataset, derivation.version, "history.jsonl", text.encode())
 
 
-def keep_log(store: Store, derivation: Derivation, log: Path) -> None:
-    """What the training's processes wrote, as the blob `training.log`, also of a training that failed."""
+def committed_by_first(
+    stage: Stage, store: Store, sleep: Callable[[float], None] = time.sleep, seconds: float = COMMIT_SECONDS
+) -> ModelRef:
+    """What the first node commits: a node has ended well only if there is a result.
+
+    Raises: TrainingDied: there is none for so long.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ref = stage.result(store)
+        if isinstance(ref, ModelRef):
+            return ref
+        sleep(COMMIT_POLL_SECONDS)
+    raise TrainingDied(f"{stage.stage}: the first node has not committed what was trained for {seconds:.0f} s")
+
+
+def check_batch(kind: Kind, config: AnyConfig, num_processes: int) -> None:
+    """Whether the batch, which is of all nodes together, can be cut over their processes; before any is started.
+
+    Raises: ValueError: it cannot; names the settings.
+    """
+    if isinstance(config, PPOConfig):
+        check_divides(config.batch_size, f"{kind}: batch_size", num_processes, "the number of processes")
+        check_divides(config.mini_batch_size, f"{kind}: mini_batch_size", num_processes, "the number of processes")
+    else:
+        accumulation(config, num_processes)
+
+
+def keep_log(store: Store, derivation: Derivation, log: Path, node: Node | None = None) -> None:
+    """What the training's processes wrote, as the blob `training.log`, also of a training that failed.
+
+    Of nodes but the first as `training.node-<n>.log`.
+    """
+    name = f"training.node-{node.rank}.log" if node and node.rank else "training.log"
     try:
         if log.exists():
-            store.put_blob(derivation.dataset, derivation.version, "training.log", log.read_bytes())
+            store.put_blob(derivation.dataset, derivation.version, name, log.read_bytes())
     except StoreError as error:  # the training's own end matters more than its log, which stays on this machine
         logger.warning("the log of this training was not kept in the store, it stands in %s: %s", log, error)

@@ -86,7 +86,7 @@ def fake_child(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
         "    with open(job['events'], 'a') as file: file.write(json.dumps(event) + end)\n"
     )
     argv = [sys.executable, "-c", program + body]
-    monkeypatch.setattr("tasks.training.launch.command", lambda job, config: [*argv, str(job)])
+    monkeypatch.setattr("tasks.training.launch.command", lambda job, config, node: [*argv, str(job)])
 
 
 def refuse(line: object) -> None:
@@ -494,7 +494,7 @@ def test_error_of_any_process_reaches_the_parent(base, tmp_path, monkeypatch):
     script = tmp_path / "second_fails.py"
     script.write_text(program)
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    monkeypatch.setattr("tasks.training.launch.command", lambda job, config: [*argv, str(job)])
+    monkeypatch.setattr("tasks.training.launch.command", lambda job, config, node: [*argv, str(job)])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(TrainingDied, match="sft: LookupError: only here"):
         launch(job, PAIR, refuse)

@@ -52,6 +52,11 @@ class Checkpoints:
             )
         return found[-1]
 
+    def newest_step(self) -> int:
+        """Of the newest complete one; 0 where there is none."""
+        found = self._complete()
+        return int(found[-1].name.removeprefix("step-")) if found else 0
+
     def write(self, step: int, fill: Callable[[Path], None]) -> None:
         """Let `fill` write the files of a resume point, complete it, and drop all but the newest `KEPT`."""
         if self.folder is None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,14 @@ def run(job: TrainingJob, send: Callable[[Event], None], leaving: Callable[[], b
     """
     try:
         check_processes(job)
+        join_others(job)
         if rank == 0:
             lead(job, send, leaving)
         else:
             run_job(job, Supervision(checkpoints=job.checkpoint, leaving=leaving))
     except Leaving:
+        if rank != 0 and os.environ.get("LOCAL_RANK") == "0":  # the first of its node, which hears nothing of rank 0
+            send({"left": {"step": None}})
         raise
     except Exception as error:  # the border: the parent must learn why, the log keeps the traceback
         send({"error": describe(error)})
@@ -84,9 +88,10 @@ def check_processes(job: TrainingJob) -> None:
     Raises: ValueError.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != job.launched.num_processes:
+    if started != job.launched.total_processes:
+        nodes = f" on each of {job.launched.nodes.num_nodes} nodes" if job.node else ""
         raise ValueError(
-            f"{job.kind}: run.training.num_processes is {job.launched.num_processes}, but {started} started; "
+            f"{job.kind}: run.training.num_processes is {job.launched.num_processes}{nodes}, but {started} started; "
             "with run.training.sharding each needs a GPU of its own: lower num_processes, or set sharding to none"
         )
     if job.launched.sharding != "none":
@@ -97,6 +102,17 @@ def check_processes(job: TrainingJob) -> None:
                 f"{job.kind}: run.training.sharding is {job.launched.sharding!r}, but there is no GPU to shard over; "
                 "set it to none"
             )
+
+
+def join_others(job: TrainingJob) -> None:
+    """Meet the processes of other nodes, with the job's own limit on how long each exchange may take.
+
+    A machine that vanishes closes no connection: without a limit the others would wait for it.
+    """
+    if job.node:
+        from tasks.training.ranks import Ranks
+
+        Ranks.join(timedelta(seconds=job.launched.nodes.exchange_seconds))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ and because a process whose starter was killed can still write to it while it le
     {"checkpoint": "<folder>"} a resume point that is whole
     {"policy": "<folder>", "update": n}   a policy that is kept along the way
     {"result": {...}}          what the trainer returned
-    {"left": {"step": n}}      it was asked to leave, and has written its resume point
+    {"left": {"step": n}}      it was asked to leave, and has written its resume point; null: another node knows
     {"error": {...}}           see `deaths.describe`
 """
 

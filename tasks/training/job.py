@@ -8,6 +8,7 @@ from tasks.training.config import RewardConfig, SFTConfig
 from tasks.training.examples import PreferenceExample, PromptExample, SFTExample, read_examples
 from tasks.training.launch_command import Kind
 from tasks.training.launch_config import LaunchConfig
+from tasks.training.nodes_config import Node
 from tasks.training.rl_config import DPOConfig, GroupConfig, PPOConfig
 from tasks.training.supervision import Supervision
 
@@ -39,6 +40,8 @@ class TrainingJob(Frozen):
     """What its curves are called."""
     launched: LaunchConfig = LaunchConfig(tracker="none")
     """How its processes were started; `launch` fills it in."""
+    node: Node | None = None
+    """This machine among several; None: all of the training is here."""
     events: Path | None = None
     """File that it appends its events to; `launch` fills it in."""
 

@@ -84,6 +84,8 @@ def launch(
     `on_policy` each policy kept along the way. `log_path` keeps the processes' own output, appended. However this call
     ends, the processes end with it: they are asked to leave and have `config.grace_seconds` for a resume point.
 
+    With `job.node` these are the processes of one machine of several: all but the first return {}.
+
     Raises: TrainingRefused: bad input, or a training that diverges. TrainingLeft: somebody else asked it to leave.
     TrainingDied: any other failure, or death by a signal. ValueError: a launch that cannot be.
     """
@@ -97,7 +99,7 @@ def launch(
         tail, received, memory = EventTail(events), Received(on_log, on_checkpoint, on_policy), MemoryKills.now()
         log_start = log_path.stat().st_size if log_path.exists() else 0
         process = guarded(
-            command(job_path, config),
+            command(job_path, config, job.node),
             child_environment(config),
             log_path,
             cwd=ROOT,
@@ -133,11 +135,18 @@ def _outcome(job: TrainingJob, received: Received, process: GuardedProcess, log:
         message = f"{job.kind}: {received.error['type']}: {received.error['message']}{note}"
         raise TrainingDied(f"{message}\n{process.log_tail()}")
     if received.left:
-        step = received.left["step"]
-        when = f"after step {step}, its resume point is written" if step else "before it made a step"
+        when = when_it_left(received.left["step"])
         raise TrainingLeft(
             f"{job.kind}: the training was asked to leave and left {when}; run it again, it goes on there"
         )
-    if code != 0 or received.result is None:
+    follows = job.node is not None and job.node.rank > 0
+    if code != 0 or (received.result is None and not follows):
         raise TrainingDied(f"{job.kind}: {how_it_ended(code, log, memory)}\n{process.log_tail()}")
-    return received.result
+    return received.result or {}
+
+
+def when_it_left(step: int | None) -> str:
+    """The step as the first node knows it; None on the others."""
+    if step is None:
+        return "together with the first node"
+    return f"after step {step}, its resume point is written" if step else "before it made a step"

@@ -1,4 +1,8 @@
-"""The command and environment of training processes: one, several by torchrun, or sharded by `accelerate launch`."""
+"""The command and environment of training processes: one, several by torchrun, or sharded by `accelerate launch`.
+
+Over several nodes each runs the same command but for its number. Ranks follow the nodes' numbers (torchrun's static
+rendezvous, on a TCPStore of the first node), so that the process which logs and writes is on the node that commits.
+"""
 
 import importlib.util
 import os
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.training.launch_config import LaunchConfig, Tracker
+from tasks.training.nodes_config import Node
 
 ROOT = Path(__file__).parents[2]
 SHARDING_CONFIGS = ROOT / "infra" / "accelerate"
@@ -40,16 +45,36 @@ def check_launch(kind: Kind, config: LaunchConfig) -> None:
         )
 
 
-def command(job: Path, config: LaunchConfig) -> list[str]:
-    """What starts the processes that run the job in this file."""
-    num_processes = str(config.num_processes)
+def command(job: Path, config: LaunchConfig, node: Node | None = None) -> list[str]:
+    """What starts the processes of this machine that run the job in this file; `node` is its place among several."""
+    processes = ["-m", MODULE, str(job)]
     if config.sharding != "none":
         launcher = ["accelerate.commands.launch", "--config_file", str(SHARDING_CONFIGS / f"{config.sharding}.yaml")]
-        return [sys.executable, "-m", *launcher, "--num_processes", num_processes, "-m", MODULE, str(job)]
-    if config.num_processes > 1:
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", num_processes]
-        return [sys.executable, "-m", *launcher, "-m", MODULE, str(job)]
-    return [sys.executable, "-m", MODULE, str(job)]
+        among = accelerate_nodes(config, node) if node else []
+        # accelerate counts the processes of all machines
+        return [sys.executable, "-m", *launcher, "--num_processes", str(config.total_processes), *among, *processes]
+    if node or config.num_processes > 1:
+        among = torchrun_nodes(config, node) if node else ["--standalone"]
+        launcher = ["torch.distributed.run", *among, "--nproc-per-node", str(config.num_processes)]
+        return [sys.executable, "-m", *launcher, *processes]
+    return [sys.executable, *processes]
+
+
+def torchrun_nodes(config: LaunchConfig, node: Node) -> list[str]:
+    """A node's place, as torchrun is told it."""
+    nodes = config.nodes
+    place = ["--nnodes", str(nodes.num_nodes), "--node-rank", str(node.rank)]
+    first = ["--master-addr", node.address, "--master-port", str(nodes.port)]
+    return [*place, *first, "--rdzv-conf", f"timeout={nodes.join_seconds}"]
+
+
+def accelerate_nodes(config: LaunchConfig, node: Node) -> list[str]:
+    """A node's place, as `accelerate launch` is told it."""
+    nodes = config.nodes
+    place = ["--num_machines", str(nodes.num_nodes), "--machine_rank", str(node.rank)]
+    # accelerate reads this one off its command line alone, whatever its file says
+    first = ["--same_network", "--main_process_ip", node.address, "--main_process_port", str(nodes.port)]
+    return [*place, *first, "--rdzv_conf", f"timeout={nodes.join_seconds}"]
 
 
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
@@ -63,11 +88,22 @@ def one_gpu_each(config: LaunchConfig) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
+def network(config: LaunchConfig) -> dict[str, str]:
+    """What NCCL and gloo are told; nothing on one machine."""
+    nodes = config.nodes
+    if nodes.num_nodes == 1:
+        return {}
+    interface = nodes.network_interface
+    chosen = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface} if interface else {}
+    return {"NCCL_DEBUG": nodes.nccl_debug, **chosen}
+
+
 def child_environment(config: LaunchConfig) -> dict[str, str]:
     """Ours, with the thread count, no telemetry and no network: all that is read is in local folders."""
     return os.environ | {
         **ALLOCATOR,
         **one_gpu_each(config),
+        **network(config),
         "OMP_NUM_THREADS": str(config.threads),
         "MKL_NUM_THREADS": str(config.threads),
         "TOKENIZERS_PARALLELISM": "false",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.schema import Settings
+from tasks.training.nodes_config import NodesConfig
 
 Sharding = Literal["none", "fsdp2", "zero2", "zero3"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
@@ -14,7 +15,7 @@ class LaunchConfig(Settings):
     """Processes, trackers and limits of a training. Results are the same but for rounding."""
 
     num_processes: int = Field(1, ge=1)
-    """Processes of one training on this machine, a GPU each where there are GPUs (torchrun)."""
+    """Processes of one training on each machine, a GPU each where there are GPUs (torchrun)."""
     threads: int = Field(1, ge=1)
     """CPU threads of a training process. With more than one, sums may differ in their last bits."""
     sharding: Sharding = "none"
@@ -30,3 +31,10 @@ class LaunchConfig(Settings):
     """Memory a device has, for the preflight. Empty: what this machine reports."""
     preflight: Literal["refuse", "warn"] = "refuse"
     """What follows where the estimate does not fit the device."""
+    nodes: NodesConfig = NodesConfig()
+    """Several machines for one training, on Kubernetes."""
+
+    @property
+    def total_processes(self) -> int:
+        """Of all nodes."""
+        return self.num_processes * self.nodes.num_nodes

@@ -30,15 +30,15 @@ class Ranks:
     device: torch.device = field(default_factory=training_device)
 
     @classmethod
-    def join(cls) -> "Ranks":
-        """Join the others that torchrun started, or be the only one."""
+    def join(cls, timeout: timedelta = TIMEOUT) -> "Ranks":
+        """Join the others that torchrun started, or be the only one. The first call's `timeout` holds."""
         size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         on_gpu = torch.cuda.is_available()
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         if on_gpu:
             torch.cuda.set_device(device)
         if size > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+            distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
         return cls(rank, size, device)
 
     @property
@@ -67,6 +67,23 @@ class Ranks:
         for row, sequence in zip(padded, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence)
         return [row[row >= 0].tolist() for row in self.gather(padded)]
+
+    def first_of_node(self) -> bool:
+        """Whether this is the first process of its machine, which shares no folder with the others."""
+        return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+    def expect_agreement(self, number: int, what: str) -> None:
+        """Raises: RuntimeError: some process has another number; `what` it counts, in words."""
+        numbers = self.gather(torch.tensor([number])).tolist()
+        if len(set(numbers)) > 1:
+            raise RuntimeError(f"processes do not agree on {what}: by rank {numbers}, expected one; run it again")
+
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Everybody's bytes, by rank."""
+        if self.size == 1:
+            return [data]
+        longest = max(self.gather(torch.tensor([len(data)])).tolist())
+        return [bytes(row) for row in self.gather_sequences([list(data)], longest)]
 
     def add(self, figures: Sequence[float]) -> list[float]:
         """Each figure's sum over everybody."""

@@ -22,7 +22,8 @@ class Watch(TrainerCallback):
     """Hands on figures, writes resume points, stops a training that diverges or is asked to leave.
 
     A Trainer writes its own checkpoint, pickles and all, into a hidden folder beside the resume points, which all
-    processes share; the first process makes a resume point of it and deletes it.
+    processes of a machine share; the first process makes a resume point of it. What the processes of other machines
+    write, the state of their random numbers, is brought to it.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Watch(TrainerCallback):
         newest = self._points.newest()
         if self._scratch is None:
             return None
+        self._ranks.expect_agreement(self._points.newest_step(), "the step of the newest resume point")
         self._trainer.args.output_dir = str(self._scratch)
         if newest is None:
             return None
         folder = self._scratch / "resumed"
-        if self._ranks.is_first:
+        if self._ranks.first_of_node():
             from_plain(newest, folder)
         self._ranks.wait()
         lines = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
@@ -58,7 +60,7 @@ class Watch(TrainerCallback):
     def clean_up(self) -> None:
         """Delete what a Trainer wrote for itself, or what one that was killed left."""
         self._ranks.wait()
-        if self._scratch and self._ranks.is_first:
+        if self._scratch and self._ranks.first_of_node():
             shutil.rmtree(self._scratch, ignore_errors=True)
         self._ranks.wait()
 
@@ -89,12 +91,23 @@ class Watch(TrainerCallback):
             self._watched.log(state.log_history[-1])
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._ranks.wait()  # each process writes the state of its random numbers
-        if self._ranks.is_first:
-            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._points.write(state.global_step, lambda folder: to_plain(written, folder))
-            shutil.rmtree(written)
         self._ranks.wait()
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self._bring_random_states(written)
+        if self._ranks.is_first:
+            self._points.write(state.global_step, lambda folder: to_plain(written, folder))
+        self._ranks.wait()
+        if self._ranks.first_of_node():
+            shutil.rmtree(written)
+
+    def _bring_random_states(self, written: Path) -> None:
+        """Each process writes the state of its random numbers, perhaps on another machine."""
+        if self._ranks.size == 1:
+            return
+        states = self._ranks.gather_bytes((written / f"rng_state_{self._ranks.rank}.pth").read_bytes())
+        if self._ranks.is_first:
+            for rank, state in enumerate(states):
+                (written / f"rng_state_{rank}.pth").write_bytes(state)
 
 
 def finite_figures(line: dict[str, Any], learning_rate: float) -> dict[str, Any]:

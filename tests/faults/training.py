@@ -84,7 +84,7 @@ def run(job: TrainingJob, point: Point | None) -> Start:
         if point and len(start.lines) == point.lines:
             threading.Timer(point.seconds, kill, [pid_file]).start()
 
-    with patch("tasks.training.launch.command", lambda path, config: [*argv, str(path)]):
+    with patch("tasks.training.launch.command", lambda path, config, node: [*argv, str(path)]):
         try:
             start.result = launch(job, LaunchConfig(tracker="none"), on_log, log_path=points.parent / "log")
         except TrainingDied as error:

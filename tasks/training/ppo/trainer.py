@@ -90,6 +90,7 @@ def _prepare(
     folders = [policy, reward, *([held_out_reward] if held_out_reward else [])]
     configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
     points = Checkpoints(watched.checkpoints, run_name(config, seed, encoded, configs), watched.on_checkpoint)
+    ranks.expect_agreement(points.newest_step(), "the step of the newest resume point")
     judge = load_held_out_reward(held_out_reward, models, config.precision) if held_out_reward else None
     optimizer = make_optimizer(models.learner, config)
     return Training(

@@ -100,7 +100,7 @@ def learners(training: Training) -> dict[str, ModelShape]:
 
 
 def _learner(name: str, shape: ModelShape, training: Training) -> Iterator[Part]:
-    config, sharding, processes = training.config, training.launch.sharding, training.launch.num_processes
+    config, sharding, processes = training.config, training.launch.sharding, training.launch.total_processes
     shards = processes if sharding != "none" else 1
     weight_shards = processes if sharding in ("fsdp2", "zero3") else 1
     trained = num_trained(shape, config.lora_rank, name)
@@ -147,7 +147,7 @@ def tokens_at_once(training: Training) -> int:
 def _frozen(training: Training) -> Iterator[Part]:
     """Models that only measure."""
     config = training.config
-    shards = training.launch.num_processes if training.launch.sharding in ("fsdp2", "zero3") else 1
+    shards = training.launch.total_processes if training.launch.sharding in ("fsdp2", "zero3") else 1
     is_held = isinstance(config, PPOConfig | DPOConfig) or (isinstance(config, GroupConfig) and config.kl_coef > 0)
     if is_held and not config.lora_rank:  # with adapters it is the policy without them
         size = frozen_bytes(training.policy, training) // shards
@@ -180,7 +180,7 @@ def _sampling(training: Training) -> Iterator[Part]:
     if isinstance(config, PPOConfig) and config.rollouts == "vllm":
         yield Part(name="vLLM server", phase="always", bytes=server_bytes(training, config))
         return
-    rows = -(-config.batch_size // training.launch.num_processes)
+    rows = -(-config.batch_size // training.launch.total_processes)
     numbers = training.numbers
     pair = 2 * numbers.stream
     if isinstance(config, PPOConfig):
