@@ -10,7 +10,7 @@ import hcl2
 import pytest
 
 from flows.stages import FLOWS
-from tasks.rl import POLICIES as RL_POLICIES
+from tasks.policy_stage import PolicyStage
 from tasks.store import keys
 from tests.terraform_policies import FOLDER, POLICIES, Role, read_roles, render, role_policy
 
@@ -165,8 +165,9 @@ def stages() -> dict[str, Any]:
 @pytest.mark.parametrize("name", FLOWS)
 def test_terraform_role_makes_what_its_stage_makes(name: str) -> None:
     role, stage = ROLES[name], stages()[name]
-    beside = {"rl": (RL_POLICIES, "rollouts")}.get(name, ())
-    assert role.makes == (stage.dataset, *beside) and not role.tags
+    beside = (stage.policies,) if issubclass(stage, PolicyStage) else ()
+    sampled = ("rollouts",) if name == "rl" else ()
+    assert role.makes == (stage.dataset, *beside, *sampled) and not role.tags
     assert role.trains == ((stage.dataset,) if stage.dataset.startswith("models/") else ())
 
 
@@ -185,7 +186,7 @@ def test_terraform_has_a_role_for_each_stage_and_no_others_than_documented() -> 
 FROM = {
     "constitution": "constitutions", "earlier": "preferences", "policy": "models/sl", "policies": "models/sl",
     "reward": "models/reward", "held_out_reward": "models/held_out_reward", "sl": "models/sl", "rl": "models/rl",
-    "keep": "models/sl",
+    "keep": "models/sl", "questions": "question_sets", "evaluator_answers": "answers",
 }  # fmt: skip
 """Fields of stages that are not named after their dataset."""
 OUTSIDE = {"helpful_only", "pretrained", "feedback", "model"}
