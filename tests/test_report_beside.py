@@ -49,7 +49,7 @@ def test_beside_claims_a_change_only_where_the_difference_is_clear(sides):
     before, after = (read_side(store, manifest) for manifest in manifests)
     found = {c.name: c for c in changes_of(before, after)}
     assert found["Benign helpfulness"].went == "fell" and found["Harmful compliance"].went == ""
-    assert found["Benign helpfulness"].difference == "-1.000 [-1.000, -1.000]"
+    assert found["Benign helpfulness"].difference == "−1.000 [−1.000, −1.000]"
     assert found["Harmful compliance"].difference == "+0.000 [+0.000, +0.000]"
     assert found["Elo of harmlessness, by feedback"].difference == ""
     assert found["Elo of harmlessness, by feedback"].before == found["Elo of harmlessness, by feedback"].after

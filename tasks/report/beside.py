@@ -160,7 +160,7 @@ def change(name: str, old: Metric, new: Metric, shown: Callable[[float], str], a
     cells = [f"{shown(m.value)} [{shown(m.low)}, {shown(m.high)}]" for m in (old, new)]
     if apart is None:
         return Change(name, cells[0], cells[1], "", direction(old, new))
-    told = f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
+    told = f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]".replace("-", "−")
     return Change(name, cells[0], cells[1], told, went(apart))
 
 
