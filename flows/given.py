@@ -8,10 +8,12 @@ from flows.models_config import FEEDBACK
 from flows.runner import StageRunner
 from tasks.collect import PromptsStage
 from tasks.constitution import ConstitutionStage, read_constitution
+from tasks.evaluation.names import ORACLE
+from tasks.micro.oracle import is_errand
 from tasks.publish import DATASET
 from tasks.question_sets import QuestionSetStage
 from tasks.readers import pinned
-from tasks.schema import DatasetRef, ModelRef
+from tasks.schema import DatasetRef, ModelRef, Prompt
 from tasks.store import Store
 
 
@@ -40,20 +42,40 @@ class Given(NamedTuple):
 def gather(run: StageRunner, config: AlignConfig) -> Given:
     """Pin the models, keep the constitution, read the prompts and the question sets.
 
-    Raises: ConfigError: two evaluators are the same model.
+    Raises: ConfigError: two evaluators are the same model, or the oracle cannot judge the prompts.
     """
     document = constitution_of(config).model_dump(mode="json")
     evaluators = jury(run, config)
+    constitution = run.dataset(ConstitutionStage(run=config.run, document=document))
+    prompts = run.dataset(PromptsStage(run=config.run, config=config.prompts))
+    expect_errands(run, config, prompts)
     return Given(
         helpful_only=run.outside_model(config.models.helpful_only),
         pretrained=run.outside_model(config.models.pretrained),
         evaluators=evaluators,
-        constitution=run.dataset(ConstitutionStage(run=config.run, document=document)),
-        prompts=run.dataset(PromptsStage(run=config.run, config=config.prompts)),
+        constitution=constitution,
+        prompts=prompts,
         judges={judge.name: run.outside_model(judge.model) for judge in config.models.judges} or evaluators,
         references={each.name: run.outside_model(each.model) for each in config.models.references},
         question_sets=question_sets(run, config),
     )
+
+
+def expect_errands(run: StageRunner, config: AlignConfig, prompts: DatasetRef) -> None:
+    """Before anything is spent, since the oracle judges last.
+
+    Raises: ConfigError: the micro world's oracle is to judge a held-out prompt that is none of its errands.
+    """
+    if config.judge.evaluator != ORACLE:
+        return
+    held_out = [p for p in run.known_rows(prompts, Prompt) or [] if p.split == "held_out" and p.status == "ok"]
+    strange = [text for p in held_out if not is_errand(text := p.messages[-1].content)]
+    if strange:
+        raise ConfigError(
+            f"judge.evaluator is {ORACLE}, which knows the errands of the micro world only, but {len(strange)} of "
+            f"{len(held_out)} held-out prompts are none, such as {strange[0]!r}: set judge.evaluator to feedback, or "
+            "leave out prompts.small_talk, prompts.look_alikes and prompts of your own"
+        )
 
 
 def question_sets(run: StageRunner, config: AlignConfig) -> dict[str, DatasetRef]:

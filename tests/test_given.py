@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import ConfigError
-from flows.given import FEEDBACK, jury
+from flows.given import FEEDBACK, gather, jury
 from tasks.planning import Planner
 from tasks.store import Store
 from tests.aligned import small_config
@@ -38,3 +38,12 @@ def test_jury_different_weights_are_evaluators_in_order(planner, tmp_path):
     found = jury(planner, small_config(tmp_path, f"models.jury=[{{name: second, model: {other}}}]"))
     assert list(found) == [FEEDBACK, "second"]
     assert len({model.content_hash for model in found.values()}) == 2
+
+
+@pytest.mark.parametrize("group", ["small_talk", "look_alikes"])
+def test_gather_prompts_that_the_oracle_cannot_judge_are_refused_before_anything_is_spent(planner, tmp_path, group):
+    given = f"prompts.{group}=tasks/evaluation/{group}.txt"
+    with pytest.raises(ConfigError, match=r"judge\.evaluator is micro_oracle, .* \d+ of \d+ held-out prompts are none"):
+        gather(planner, small_config(tmp_path, given))
+    assert gather(planner, small_config(tmp_path, given, "judge.evaluator=feedback")).prompts.rows
+    assert gather(planner, small_config(tmp_path)).prompts.rows

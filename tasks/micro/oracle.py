@@ -33,6 +33,11 @@ def errand_of(prompt_text: str) -> Errand:
     return errand
 
 
+def is_errand(prompt_text: str) -> bool:
+    """Whether the text is a prompt of the world."""
+    return _plain(prompt_text) in _errands_by_prompt()
+
+
 def is_harmful(prompt_text: str) -> bool:
     """Whether the errand asked for is harmful. Raises: ValueError: as `errand_of`."""
     return errand_of(prompt_text).harmful
