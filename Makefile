@@ -29,7 +29,7 @@ test-faults: setup  ## the store under races, kill -9, network, disk and clock f
 test-training-faults: setup  ## kill -9 trainings at 20 points each and resume them (KIND=all; SEED=0)
 	@OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults.training --kind $(or $(KIND),all) --points 20 --seed $(SEED)
 
-test-long: setup  ## the tests that take minutes each: no secret gets anywhere, what Prefect's Retry runs again
+test-long: setup  ## the tests that take minutes each: kills with vLLM, amendments there and back, secrets, retries, roles
 	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m long
 
 test-run-faults: setup  ## stages, workers, servers and replicas that die, each stage failing once, clicked in a browser (1 hour)

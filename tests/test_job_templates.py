@@ -8,6 +8,7 @@ import pytest
 from kubernetes_validate import ValidationError
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from deployments.deploy import definition
@@ -131,21 +132,14 @@ def test_job_that_reaches_the_cluster_has_no_password(monkeypatch):
             sent.append((namespace, manifest))
 
     # what the worker's chart sets where it is given an existing secret
-    monkeypatch.setenv("PREFECT_API_AUTH_STRING", PASSWORD)
     monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_NAME", "prefect-auth")
     monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_KEY", "auth-string")
     monkeypatch.setattr("prefect_kubernetes.worker.BatchV1Api", Cluster)
-    from prefect.context import refresh_global_settings_context
-
-    refresh_global_settings_context()
-    try:
+    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD}):
         configuration = configured("cpu")
         configuration.prepare_for_flow_run(FlowRun(flow_id="00000000-0000-0000-0000-000000000000", name="a-run"))
         assert configuration.get_environment_variable_value("PREFECT_API_AUTH_STRING") == PASSWORD
         asyncio.run(KubernetesWorker("cpu")._create_job(configuration, client=None))
-    finally:
-        monkeypatch.undo()
-        refresh_global_settings_context()
     [(namespace, job)] = sent
     assert namespace == "solon" and PASSWORD not in json.dumps(job)
     reference = environment_of(job)["PREFECT_API_AUTH_STRING"]["valueFrom"]["secretKeyRef"]

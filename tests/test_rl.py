@@ -71,6 +71,7 @@ def test_rl_settings_of_other_algorithms_and_of_where_it_runs_change_no_version(
     assert version(algorithm="dpo") == version(algorithm="dpo", helpful_share=0.5) != version(helpful_share=0.5)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("prefect_home")
 def test_rl_second_round_compares_the_newest_policy_and_learns_from_both_rounds(tmp_path):
     last = "rl.ppo.eval_prompts=0"  # the best of so short a training may be its start, whose pairs exist already

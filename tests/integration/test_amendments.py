@@ -72,6 +72,7 @@ def in_hand(town: Town, move: int):
     return town.changes("micro")[-1]
 
 
+@pytest.mark.long
 def test_publish_to_aligned_there_and_back(town, answer, capsys):
     assert "constitution.changed sent to" in publish(town, "")
     started = time.monotonic()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHUNK_ROWS = 16
 DATASETS = {"respond": "completions", "revise": "revisions", "compare": "comparisons", "label": "labels"}
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 
 def start(store: Path) -> "subprocess.Popen[str]":

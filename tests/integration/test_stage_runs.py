@@ -51,7 +51,15 @@ def test_stage_that_failed_is_all_that_a_retry_runs_again(stack, made, tmp_path)
     assert manifest.cost["rows_kept"] > 0
 
 
-@pytest.mark.parametrize("event", ["kill -9 stage", "kill -9 server", "cancel, no worker", "second run"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        "kill -9 stage",
+        "cancel, no worker",
+        pytest.param("kill -9 server", marks=pytest.mark.long),
+        pytest.param("second run", marks=pytest.mark.long),
+    ],
+)
 def test_stage_run_survives(stack, made, tmp_path, event):
     line = play(stack, made, event, tmp_path / "store")
     assert line.is_well, str(line)
