@@ -31,7 +31,7 @@ OWN_POD = {
                 ],
                 "resources": {"limits": {"cpu": "1"}},
                 "volumeMounts": [
-                    {"name": "cache", "mountPath": "/work/.solon"},
+                    {"name": "cache", "mountPath": "/solon/.solon"},
                     {"name": "small", "mountPath": "/dev/shm/"},
                     {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
                 ],
