@@ -116,7 +116,8 @@ class Run:
 
     def kept_policies(self, stage: PolicyStage) -> dict[int, ModelRef]:
         """Those in the store. A training that stopped early has fewer; one whose policies were removed is told so."""
-        kept, missing = stage.kept(self.store), stage.missing(self.store)
+        kept = stage.kept(self.store)
+        missing = stage.missing(self.store, kept)
         for ref in kept.values():
             self.store.hold(ref.model, ref.version)
         if missing:

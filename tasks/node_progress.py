@@ -78,5 +78,8 @@ class ShownProgress:
     def _read(self) -> bytes | None:
         try:
             return self._store.get_blob(self._derivation.dataset, self._derivation.version, BLOB)
-        except (NotCommitted, StoreError):
+        except NotCommitted:  # nothing is written yet
+            return None
+        except StoreError as error:
+            logger.warning("progress cannot be read now, the training goes on: %s", error)
             return None

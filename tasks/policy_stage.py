@@ -1,5 +1,6 @@
 """A stage that trains a policy: beside its result the policies along the way, each a model of its own."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,11 +44,10 @@ class PolicyStage(Stage):
         found = {step: store.find(self.policies, version) for step, version in versions.items()}
         return {step: manifest.model_ref() for step, manifest in found.items() if manifest}
 
-    def missing(self, store: Store) -> list[int]:
-        """Steps of the finished training whose policies are not in the store any more."""
+    def missing(self, store: Store, kept: Collection[int]) -> list[int]:
+        """Steps of the finished training whose policies are not among those that are in the store."""
         trained = self.result(store)
         assert trained is not None, "the policy is made before those along its way are asked for"
         final: dict[str, Any] = store.manifest(self.dataset, trained.version).metrics.get("final") or {}
         num_steps = final.get("num_updates", final.get("num_steps", 0))
-        kept = self.kept(store)
         return [step for step in self.kept_steps(num_steps) if step not in kept]

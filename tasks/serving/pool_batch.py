@@ -5,6 +5,7 @@ once: a request that is given up is cancelled before the row is given to somebod
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -26,6 +27,7 @@ OVERLOADED = (425, 429, 503)
 TICK_SECONDS = 0.2
 """How often to look around when nothing happens."""
 
+log = logging.getLogger(__name__)
 Task = asyncio.Task[Any]
 Then = Callable[[Task], None]
 
@@ -210,8 +212,10 @@ class Batch:
         self.start(asyncio.to_thread(self.pool.addresses), self.looked_up)
 
     def looked_up(self, task: Task) -> None:
-        with suppress(OSError):  # a name that cannot be looked up now: those that are known stay
+        try:
             self.pool.are_at(task.result())
+        except OSError as error:  # those that are known stay
+            log.warning("%s: a name cannot be looked up now: %s", self.pool.url, error)
 
     def why_nothing_ends(self) -> str:
         num_open = self.num_rows - len(self.answers)
