@@ -31,6 +31,11 @@ METADATA = ("LABEL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "VOLUME", "EXPOSE", "US
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CARRIED = ("PIP_FIND_LINKS", "SSL_CERT_FILE", "PIP_CERT", "UV_DEFAULT_INDEX", "PIP_INDEX_URL")
 """How this machine reaches packages, as docker carries proxy settings."""
+CERTIFICATES = "/run/host-certificates.crt"
+"""Where a step finds this machine's bundle: apart from the root's own, which the package ca-certificates rewrites."""
+
+Binds = list[tuple[Path, str]]
+"""(path here, path in the root)."""
 
 
 class BuildFailed(RuntimeError):
@@ -133,24 +138,30 @@ def run_in(root: Path, command: list[str], env: Mapping[str, str]) -> None:
     carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
     if "PIP_FIND_LINKS" in carried:
         carried["UV_FIND_LINKS"] = ",".join(carried["PIP_FIND_LINKS"].split())
-    folders = [Path("/etc/resolv.conf"), Path("/etc/ssl/certs"), *map(Path, carried.get("PIP_FIND_LINKS", "").split())]
+    folders = [Path("/etc/resolv.conf"), *map(Path, carried.get("PIP_FIND_LINKS", "").split())]
+    shown = [(path, str(path)) for path in folders]
+    bundle = carried.get("SSL_CERT_FILE") or carried.get("PIP_CERT")
+    if bundle:
+        carried |= {"SSL_CERT_FILE": CERTIFICATES, "PIP_CERT": CERTIFICATES}
+        shown.append((Path(bundle), CERTIFICATES))
     inside = ["chroot", str(root), *with_environment({**env, **carried}), *command]
-    binds = [(path, str(path)) for path in folders]
-    result = subprocess.run(namespaced(root, inside, binds, read_only=False), check=False)
+    result = subprocess.run(namespaced(root, inside, [], shown, read_only=False), check=False)
     if result.returncode:
         raise BuildFailed(f"exit code {result.returncode}: {' '.join(command)}")
 
 
-def namespaced(root: Path, inside: list[str], binds: list[tuple[Path, str]], read_only: bool) -> list[str]:
-    """A command of which all mounts and processes go with it. `binds` are (path here, path in the root).
+def namespaced(root: Path, inside: list[str], binds: Binds, shown: Binds, read_only: bool) -> list[str]:
+    """A command of which all mounts and processes go with it. What is `shown` of this machine it can only read.
 
-    Read-only: nothing of the root can be written but what is bound, and /tmp, which is then a tmpfs.
+    Read-only: nothing of the root can be written but `binds`, and /tmp, which is then a tmpfs.
     """
     steps = ["set -eu", f"mount --bind {quoted(root)} {quoted(root)}"]
-    for source, target in binds:
+    for source, target in [*binds, *shown]:
         to = below(root, target)
         make = f"mkdir -p {quoted(to)}" if source.is_dir() else f"mkdir -p {quoted(to.parent)}; touch {quoted(to)}"
         steps.append(f"{make}; mount --bind {quoted(source)} {quoted(to)}")
+        if (source, target) in shown:
+            steps.append(f"mount -o remount,bind,ro {quoted(to)}")
     steps += [f"mkdir -p {quoted(root)}/proc {quoted(root)}/dev", f"mount -t proc proc {quoted(root)}/proc"]
     steps += [f"mount --rbind /dev {quoted(root)}/dev"]
     if read_only:

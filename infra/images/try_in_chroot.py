@@ -74,7 +74,7 @@ class Image:
         user = ["chroot", f"--userspec={self.user}", "--groups=", str(self.root)]
         prefix = with_environment({**self.env, **env})
         inside = [*user, *prefix[:2], f"--chdir={self.folder}", *prefix[2:], *self.entry, *command]
-        return namespaced(self.root, inside, [(self.scratch, self.volume)], read_only=True)
+        return namespaced(self.root, inside, [(self.scratch, self.volume)], [], read_only=True)
 
     def run(self, *command: str, **env: str) -> str:
         """What it printed. Raises: SystemExit: it failed."""
