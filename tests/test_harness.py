@@ -22,6 +22,7 @@ from tasks.harness.running import (
     Told,
     begins_with_bos,
     command,
+    expect_one_server,
     results_file,
     run_to_end,
     without_place,
@@ -259,3 +260,11 @@ def test_run_again_begins_with_an_empty_folder_and_results_must_be_there(tmp_pat
     run(tmp_path, "pass")
     with pytest.raises(HarnessError, match="left 0 files"):
         results_file(tmp_path / "run")
+
+
+@pytest.mark.parametrize("url", ["http://a:1 http://b:1", "dns+http://vllm:8000"])
+def test_several_servers_are_refused_since_lm_eval_asks_one(url):
+    with pytest.raises(HarnessError, match="is several servers, and lm-eval asks one"):
+        expect_one_server(ServingConfig(url=url))
+    for one in (None, "http://a:1/v1"):
+        expect_one_server(ServingConfig(url=one))

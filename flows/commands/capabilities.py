@@ -49,7 +49,7 @@ def capabilities(
     """
     from tasks.capabilities import CapabilitiesStage, folder_hash
     from tasks.harness.environment import check_tasks, installed_version, lm_eval_python, split_tasks, task_names
-    from tasks.harness.running import CapabilityConfig
+    from tasks.harness.running import CapabilityConfig, expect_one_server
     from tasks.serving import ServingConfig, close_all
     from tasks.stage import RunContext, Session
 
@@ -58,6 +58,7 @@ def capabilities(
     ref, hashed = find_model(opened, model, name), folder_hash(include) if include else None
     # a model that is asked without turns needs no template: the paper's format stands in for it
     serving = ServingConfig(url=url, chat_template="model" if chat_template == "model" else "human_assistant")
+    expect_one_server(serving)
     run, python = RunContext(store=opened.uri, serving=serving), lm_eval_python()
     version = installed_version(python)
     stages = [

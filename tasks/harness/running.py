@@ -12,6 +12,7 @@ from tasks.harness.environment import HarnessError, clean_environment
 from tasks.processes import GuardedProcess, guarded
 from tasks.schema import Settings
 from tasks.serving import ServingConfig, TransientServingError
+from tasks.serving.addresses import stands_for_several
 from tasks.serving.vllm_engine import Server
 
 POLL_SECONDS = 0.5
@@ -41,6 +42,12 @@ class Told(NamedTuple):
     """Ends of a text: a server of ours does not read a model's generation_config.json."""
     add_bos: bool
     """Whether texts begin with the tokenizer's BOS: lm-eval's API models leave it out unless they are told."""
+
+
+def expect_one_server(serving: ServingConfig) -> None:
+    """Raises: HarnessError: several servers are named, of which lm-eval would take none."""
+    if len(serving.urls) > 1 or any(map(stands_for_several, serving.urls)):
+        raise HarnessError(f"--url {serving.url!r} is several servers, and lm-eval asks one: name one of them")
 
 
 def told_of(folder: Path, config: CapabilityConfig, serving: ServingConfig) -> Told:
