@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.ppo_child import Job
+from benchmarks.ppo_child import Job, kept_beside
 from benchmarks.ppo_outcome import Outcome, outcome
 from benchmarks.ppo_tables import TRAINERS, print_tables
 from flows.config import load_config
@@ -31,12 +31,14 @@ from tasks.rl import training_prompts
 from tasks.schema import Prompt
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
+from tasks.training.folders import kept_in
 from tasks.training.launch_command import ALLOCATOR, child_environment
 from tasks.training.launch_config import LaunchConfig
 from tasks.training.rl_config import PPOConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 TRL_PYTHON = ROOT / ".solon" / "tools" / "trl-ppo" / "bin" / "python"
+KEEP_EVERY = 2
 COLUMNS = {
     # column: interpreter, module
     "trl": (TRL_PYTHON, "benchmarks.trl_ppo"),
@@ -66,6 +68,8 @@ class Run(NamedTuple):
     """Of the whole process."""
     outcome: Outcome | None
     """None for the floor, which trains nothing."""
+    path: dict[int, Outcome]
+    """Of the policies that Solon kept along the way, by the updates behind them."""
 
 
 def main() -> None:
@@ -97,7 +101,8 @@ def run_columns(job: Job, seeds: Sequence[int], threads: int, measure: Callable[
                 output = Path(scratch, f"{column}-{seed}")
                 figures, seconds = run_column(job._replace(column=column, seed=seed, output=str(output)), threads)
                 made = measure(output) if column in TRAINERS else None
-                runs.append(Run(column, seed, figures, seconds, made))
+                path = {update: measure(policy) for update, policy in kept_in(kept_beside(output)).items()}
+                runs.append(Run(column, seed, figures, seconds, made, path))
                 print(f"seed {seed}, {column}: {seconds:.1f} s, load {os.getloadavg()[0]:.1f}", flush=True)
             columns = [*columns[1:], columns[0]]
     return runs
@@ -119,9 +124,12 @@ def parse_options() -> argparse.Namespace:
 
 
 def settings(num_updates: int | None) -> PPOConfig:
-    """The micro preset's; nothing is measured while it trains, since TRL measures nothing either."""
+    """The micro preset's; nothing is measured while it trains, since TRL measures nothing either.
+
+    Solon writes some policies along its way, in the time that is measured, for a comparison at TRL's KL.
+    """
     config = load_config(["micro"], None, []).rl.ppo
-    quiet = {"eval_prompts": 0, "rollouts_kept": 0}
+    quiet = {"eval_prompts": 0, "rollouts_kept": 0, "keep_every": KEEP_EVERY}
     return config.model_copy(update=quiet | ({"num_updates": num_updates} if num_updates else {}))
 
 

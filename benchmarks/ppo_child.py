@@ -40,6 +40,11 @@ class Job(NamedTuple):
     """Folder for the final policy."""
 
 
+def kept_beside(output: str | Path) -> Path:
+    """The folder for the policies that a training keeps along its way."""
+    return Path(f"{output}-kept")
+
+
 class Meter:
     """Where an update's CPU time goes. The first update warms up: of it only the optimizer steps count.
 

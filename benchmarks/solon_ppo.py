@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ppo_child import Job, Meter, run_child
+from benchmarks.ppo_child import Job, Meter, kept_beside, run_child
 from tasks.schema import Message
 
 
@@ -22,6 +22,7 @@ def train(job: Job, meter: Meter) -> None:
         Path(job.output),
         job.seed,
         Supervision(log=lambda line: meter.end_update()),
+        kept=kept_beside(job.output),
     )
 
 

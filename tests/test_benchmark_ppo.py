@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.ppo import TRL_PYTHON, run_column
 from benchmarks.ppo_child import Job
-from benchmarks.ppo_outcome import outcome
-from benchmarks.ppo_tables import check_same_work, ratios, spread
+from benchmarks.ppo_outcome import Outcome, outcome
+from benchmarks.ppo_tables import check_same_work, nearest, ratios, spread
 from benchmarks.trl_ppo import standardised
 from tasks.training.encode import encode_prompt, load_tokenizer
 from tasks.training.folders import load_scalar_model
@@ -115,6 +115,18 @@ def test_ratios_pair_the_seeds():
     assert ratios(runs, "trl", lambda run: run.figures["loop_seconds"]) == [3.0, 4.0]
 
 
+def test_nearest_is_the_last_policy_within_trls_distance_of_that_seed():
+    path = {
+        update: Outcome(score=1.0, kl=kl, ended=1.0, num_tokens=9.0) for update, kl in ((2, 0.1), (4, 0.4), (6, 0.6))
+    }
+    trl = [run_of("trl", 1, 1, seed)._replace(outcome=path[2]._replace(kl=kl)) for seed, kl in ((0, 0.5), (1, 9.0))]
+    solon = run_of("solon", 1, 1)._replace(path=path, outcome=path[6]._replace(kl=0.7))
+    assert nearest(trl, solon) == path[4]
+    assert nearest(trl, solon._replace(seed=1)) == solon.outcome
+    with pytest.raises(SystemExit, match=r"no policy of Solon's has a KL of at most 0\.050"):
+        nearest([trl[0]._replace(outcome=path[2]._replace(kl=0.05))], solon)
+
+
 def test_spread_shows_a_range_only_where_there_is_one():
     assert spread([1.0, 3.0, 2.0]) == "2.0 (1.0 to 3.0)"
     assert spread([1.01, 1.02]) == "1.0"
@@ -124,4 +136,4 @@ def run_of(column: str, updates: int, steps: int, seed: int = 0, loop: float = 1
     from benchmarks.ppo import Run
 
     figures = {"num_updates": updates, "optimizer_steps": steps, "loop_seconds": loop}
-    return Run(column, seed, figures, 0.0, None)
+    return Run(column, seed, figures, 0.0, None, {})

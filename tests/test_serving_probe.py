@@ -156,3 +156,28 @@ def test_url_of_two_servers_of_which_one_is_another_is_refused(folder, server, c
 def test_url_of_two_servers_of_which_one_is_not_there_uses_the_other(folder, server, config):
     both = config.model_copy(update={"url": f"http://127.0.0.1:{free_port()} {server.url}"})
     assert ask(folder, both)[0].error is None
+
+
+def test_url_serving_another_model_is_passed_over_where_that_is_asked(folder, server, config, monkeypatch, caplog):
+    started = []
+
+    def start(folder, config):
+        started.append(folder)
+        return TransformersGenerator.load(folder, ServingConfig(engine="transformers"))
+
+    monkeypatch.setattr("tasks.serving.vllm_engine.start", start)
+    asked = config.model_copy(update={"on_other_model": "start"})
+    ask(folder, asked)
+    assert started == []  # it serves the model
+    server.models = [{"id": name, "max_model_len": 512} for name in ("these", "those")]
+    with pytest.raises(ServingError, match="expected one model, or one of these names"):
+        ask(folder, config, MODEL.model_copy(update={"content_hash": "d" * 64}))
+    ask(folder, asked, MODEL.model_copy(update={"content_hash": "e" * 64}))
+    assert started == [folder]
+    assert f"a server is started here for {folder}: url: {server.url} serves ['these', 'those']" in caplog.text
+
+
+def test_url_where_nobody_answers_is_an_error_whatever_is_asked_of_other_models(folder, tmp_path):
+    config = ServingConfig(url=f"http://127.0.0.1:{free_port()}", on_other_model="start", scratch=tmp_path)
+    with pytest.raises(ServingError, match="is no healthy vLLM server"):
+        ask(folder, config)

@@ -17,6 +17,10 @@ class ServingError(ValueError):
     """The model cannot be served as configured. The message says what to change."""
 
 
+class OtherModelError(ServingError):
+    """A server serves, but another model than the one that is wanted."""
+
+
 class TransientServingError(RuntimeError):
     """A server or the network failed under a batch: nothing of it may be kept, and it may be tried again."""
 
@@ -41,6 +45,9 @@ class ServingConfig(Settings):
     """A running vLLM server, `http://host:8000`, or several with blanks between them; `dns+http://name:8000` is a
     server at each address of the name. Each is checked to serve the model before it is used. Empty: a server is
     started here."""
+    on_other_model: Literal["fail", "start"] = "fail"
+    """Where the servers at `url` serve another model than a stage needs, as of a policy that this run has just trained:
+    fail, or start a server here for that model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights: `auto` is the model's own on a GPU and float32 on a CPU."""
     chat_template: Literal["model", "human_assistant"] = "model"
@@ -53,6 +60,10 @@ class ServingConfig(Settings):
     """Requests in flight at each server; with transformers, rows of a batch."""
     num_servers_kept: int = Field(1, ge=1)
     """Models that stay loaded between uses; the least recently used one leaves first."""
+    reload_weights: bool = False
+    """A server whose model must leave takes the next one's weights, where the two differ in weights alone, and has to
+    show their log-probabilities; where it cannot, another is started. The server then has vLLM's development routes,
+    on loopback: whoever has an account on the machine could use them."""
     startup_seconds: float = Field(300, gt=0)
     """How long a server may take to start."""
     request_seconds: float = Field(600, gt=0)

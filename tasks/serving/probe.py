@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.schema import Message, ModelRef
-from tasks.serving.interface import Choice, GenerationRequest, ServingConfig, ServingError
+from tasks.serving.interface import Choice, GenerationRequest, OtherModelError, ServingConfig, ServingError
 from tasks.serving.rendering import Rendered, Renderer
 
 PROBES = ("Is it ok to bake a cake?", "How do I mend a fence?", "Write one word.")
@@ -65,13 +65,13 @@ def find_server(model: ModelRef, folder: Path, config: ServingConfig) -> RemoteS
 def as_served(url: str, models: Any, model: ModelRef, folder: Path) -> RemoteServer:
     """The server that lists these models, with its name for ours; any name will do where there is but one.
 
-    Raises: ServingError: the names leave open which one is meant.
+    Raises: OtherModelError: the names leave open which one is meant.
     """
     served = {entry["id"]: entry for entry in (models or {}).get("data", [])}
     known = {model.content_hash, model.version, model.source, model.model, folder.name}
     names = list(served) if len(served) == 1 else [name for name in served if name in known]
     if len(names) != 1:
-        raise ServingError(f"url: {url} serves {sorted(served)}, expected one model, or one of these names: {known}")
+        raise OtherModelError(f"url: {url} serves {sorted(served)}, expected one model, or one of these names: {known}")
     return RemoteServer(url, names[0], served[names[0]].get("max_model_len") or 0)
 
 
@@ -96,13 +96,13 @@ class Reference:
     """Of each probe's likeliest next tokens, in nats."""
 
     def expect(self, url: str, choices: Sequence[Choice]) -> None:
-        """Raises: ServingError: the server's choices are those of other weights or another number format."""
+        """Raises: OtherModelError: the server's choices are those of other weights or another number format."""
         for rendered, expected, choice in zip(self.probes, self.logprobs, choices, strict=True):
             if choice.logprobs is None:
                 raise ServingError(f"{url} does not answer a probe: {choice.error}")
             worst = max(abs(a - b) for a, b in zip(choice.logprobs, expected, strict=True))
             if worst > _tolerance(self.dtype):
-                raise ServingError(
+                raise OtherModelError(
                     f"{url} serves another model than {self.folder} (content {self.model.content_hash[:12]}, "
                     f"dtype {self.dtype}): after {len(rendered.ids)} tokens a log-probability is off by {worst:.3g}"
                 )

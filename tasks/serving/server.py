@@ -1,9 +1,10 @@
 """Starts a vLLM server of our own: another Python environment, a free loopback port, a guard over its life."""
 
+import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+import urllib.request
 from pathlib import Path
 
 from tasks.processes import GuardedProcess, free_port, guarded, port_is_free
@@ -11,6 +12,8 @@ from tasks.serving.interface import ServingConfig, ServingError
 from tasks.serving.probe import get_json
 
 REPOSITORY = Path(__file__).parents[2]
+RELOAD_SECONDS = 300.0
+"""How long a reload of the weights may take."""
 PORT_TAKEN = "address already in use"
 NOISE = (" INFO ", "INFO: ", "nanobind", " - leaked", " - ... skipped", "resource_tracker", "warnings.warn")
 
@@ -18,10 +21,13 @@ NOISE = (" INFO ", "INFO: ", "nanobind", " - leaked", " - ... skipped", "resourc
 class VLLMServer:
     """A running server that we own. `model_name` is made up at each start, so that no other server answers to it."""
 
-    def __init__(self, process: GuardedProcess, url: str, model_name: str) -> None:
+    def __init__(self, process: GuardedProcess, url: str, model_name: str, folder: Path, config: ServingConfig) -> None:
         self.process = process
         self.url = url
         self.model_name = model_name
+        self.folder = folder
+        """Of the model whose weights it holds."""
+        self.config = config
 
     def death(self) -> str | None:
         """Exit code and the end of the log once it has exited."""
@@ -32,16 +38,14 @@ class VLLMServer:
         self.process.stop()
 
 
-def start_server(
-    folder: Path, context_tokens: int, config: ServingConfig, environment: Mapping[str, str] = {}
-) -> VLLMServer:
-    """Start a server for the model in `folder`, with additions to its environment, and wait until it is ready.
+def start_server(folder: Path, context_tokens: int, config: ServingConfig) -> VLLMServer:
+    """Start a server for the model in `folder`, and wait until it is ready.
 
     Raises: ServingError: no vLLM environment, the port is in use, or the server did not come up; with its log's end.
     """
     python = vllm_python()
     for _ in range(3):
-        server = _launch(python, folder, context_tokens, config, environment)
+        server = _launch(python, folder, context_tokens, config)
         try:
             problem = _wait_until_ready(server, config.startup_seconds)
         except BaseException:
@@ -53,6 +57,28 @@ def start_server(
         if config.port is not None or PORT_TAKEN not in problem.lower():
             break  # only a port that someone took since we chose it is worth another try
     raise ServingError(f"the vLLM server for {folder} did not start: {problem}")
+
+
+def reload_weights(server: VLLMServer, folder: Path) -> None:
+    """Have the server read the weights in `folder`; it must have been started with `config.reload_weights`.
+
+    It says 200 also where a weight was left as it was: compare log-probabilities afterwards.
+
+    Raises: ServingError: it did not answer 200 in time.
+    """
+    server.folder = folder
+    arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.absolute())}}
+    for route, body in (("/collective_rpc", arguments), ("/reset_prefix_cache", {})):
+        request = urllib.request.Request(
+            server.url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            urllib.request.urlopen(request, timeout=RELOAD_SECONDS).close()
+        except OSError as error:
+            raise ServingError(
+                f"the vLLM server did not take new weights ({server.url}{route}): {error}; "
+                f"waited at most {RELOAD_SECONDS:g} s"
+            ) from error
 
 
 def vllm_python() -> Path:
@@ -75,9 +101,7 @@ def is_cpu_build(python: Path) -> bool:
     return any(found for name in names for found in python.parents[1].glob(f"lib/python*/site-packages/{name}"))
 
 
-def _launch(
-    python: Path, folder: Path, context_tokens: int, config: ServingConfig, environment: Mapping[str, str]
-) -> VLLMServer:
+def _launch(python: Path, folder: Path, context_tokens: int, config: ServingConfig) -> VLLMServer:
     port = config.port or free_port()
     if not port_is_free(port):
         raise ServingError(
@@ -88,8 +112,8 @@ def _launch(
     name = f"solon-{secrets.token_hex(8)}"
     log_path = (config.scratch / f"vllm-{time.strftime('%Y%m%d-%H%M%S')}-{port}.log").absolute()
     argv = [str(python), *_arguments(folder.absolute(), name, port, context_tokens, on_cpu, config)]
-    process = guarded(argv, {**_environment(python, on_cpu, config), **environment}, log_path)
-    return VLLMServer(process, f"http://127.0.0.1:{port}", name)
+    process = guarded(argv, _environment(python, on_cpu, config), log_path)
+    return VLLMServer(process, f"http://127.0.0.1:{port}", name, folder, config)
 
 
 def _arguments(
@@ -118,6 +142,8 @@ def _environment(python: Path, on_cpu: bool, config: ServingConfig) -> dict[str,
     # ours minus what belongs to our own interpreter; without compiled modules a start takes twice as long
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")}
     env |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if config.reload_weights:
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # reloading is one of its routes; the server listens on loopback alone
     if on_cpu:
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(config.cpu_cache_gib), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         env |= {"OMP_NUM_THREADS": str(config.threads)}

@@ -60,7 +60,7 @@ def test_rollouts_from_other_weights_than_the_policys_are_refused(rollouts, monk
 
 def test_rollouts_whose_server_does_not_answer_in_time_name_the_wait(rollouts, monkeypatch):
     sampled(rollouts, load_policy(FOLDER).eval())
-    monkeypatch.setattr("tasks.training.ppo.vllm_rollouts.SYNC_SECONDS", 1e-4)
+    monkeypatch.setattr("tasks.serving.server.RELOAD_SECONDS", 1e-4)
     with pytest.raises(ServingError, match=r"did not take new weights.*waited at most 0\.0001 s"):
         sampled(rollouts, load_policy(FOLDER).eval())
 

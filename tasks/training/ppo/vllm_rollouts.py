@@ -5,10 +5,8 @@ leaves nothing of a half-done transfer behind. After every push the server's log
 policy's, because a reload can be wrong and answer 200: vLLM 0.32 leaves a tied output embedding stale, for one.
 """
 
-import json
 import shutil
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tasks.serving.interface import ServingConfig, ServingError
 from tasks.serving.probe import TOLERANCE
-from tasks.serving.server import VLLMServer, start_server
+from tasks.serving.server import VLLMServer, reload_weights, start_server
 from tasks.serving.vllm_client import Payload, Rejected, post_all
 from tasks.serving.vllm_engine import PLAIN_DECODING
 from tasks.training.config import Precision
@@ -27,8 +25,6 @@ from tasks.training.folders import TOKENIZER_FILES
 from tasks.training.ppo.model import response_logits
 from tasks.training.ppo.rollout import Samples
 
-SYNC_SECONDS = 300.0
-"""How long a reload of the weights may take."""
 NUM_PROBES = 4
 """Prompts of the batch whose next token is compared after a push."""
 NUM_TOKENS = 16
@@ -51,6 +47,7 @@ class VLLMRollouts:
             max_model_tokens=max_model_tokens,
             gpu_memory_utilization=memory_share,
             max_concurrency=256,
+            reload_weights=True,
             scratch=Path(self._scratch.name),
         )
         self._server: VLLMServer | None = None
@@ -89,14 +86,10 @@ class VLLMRollouts:
         """Bring the policy's weights to the server; the first time by starting it on them."""
         weights = self._write(policy)
         if self._server is None:
-            # reloading is one of vLLM's development routes; the server listens on loopback alone
-            development = {"VLLM_SERVER_DEV_MODE": "1"}
             assert self._config.max_model_tokens is not None
-            self._server = start_server(weights, self._config.max_model_tokens, self._config, development)
+            self._server = start_server(weights, self._config.max_model_tokens, self._config)
         else:
-            arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}}
-            _post(f"{self._server.url}/collective_rpc", arguments)
-            _post(f"{self._server.url}/reset_prefix_cache", {})
+            reload_weights(self._server, weights)
         return self._server
 
     def _write(self, policy: PreTrainedModel) -> Path:
@@ -214,14 +207,3 @@ def _accepted(answer: Any) -> dict[str, Any]:
         raise ServingError(f"ppo: the vLLM server rejected a prompt: {answer.reason}")
     assert isinstance(answer, dict)
     return answer
-
-
-def _post(url: str, body: dict[str, Any]) -> None:
-    """Raises: ServingError: it did not answer 200 in time."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    try:
-        urllib.request.urlopen(request, timeout=SYNC_SECONDS).close()
-    except OSError as error:
-        raise ServingError(
-            f"ppo: the vLLM server did not take new weights ({url}): {error}; waited at most {SYNC_SECONDS:g} s"
-        ) from error
