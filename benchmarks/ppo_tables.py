@@ -86,9 +86,7 @@ def print_outcome(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> 
     ]
     print(f"\nFresh samples of the policies after {config.num_updates * config.batch_size} training samples\n")
     print_table(header, lines)
-    print(
-        "\nSolon's path, as update: score, KL. 'No farther than TRL': the last whose KL is at most TRL's of that seed.\n"
-    )
+    print("\nSolon's path, update: score, KL. 'No farther than TRL': the last with at most TRL's KL of that seed.\n")
     for run in of(runs, "solon"):
         steps = "; ".join(f"{update}: {each.score:.3f}, {each.kl:.3f}" for update, each in run.path.items())
         print(f"seed {run.seed}: {steps}")
