@@ -7,7 +7,6 @@ import fcntl
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -141,15 +140,17 @@ def _locked(descriptor: int) -> bool:
 
 
 def _main(job_path: str) -> None:
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    # SIGTERM comes twice, from the launcher and from the guard. No `threading.Event`: a second signal within its `set`
+    # would wait for ever for the lock that the first one holds.
+    asked: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     job = TrainingJob.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
     assert job.events is not None, "launch gives a file for events"
     try:
-        run(job, EventWriter(job.events).send, asked.is_set, int(os.environ.get("RANK", "0")))
+        run(job, EventWriter(job.events).send, lambda: bool(asked), int(os.environ.get("RANK", "0")))
     except Leaving:
         sys.exit(LEFT)
 
