@@ -72,7 +72,7 @@ def print_outcome(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> 
     found = {"SL policy": [before]}
     for column in TRAINERS:
         found[TITLES[column]] = [run.outcome for run in of(runs, column) if run.outcome]
-    found[f"{TITLES['solon']}, no farther than TRL"] = [nearest(runs, run) for run in of(runs, "solon")]
+    found[f"{TITLES['solon']}, no farther than TRL"] = [nearest(runs, run, before) for run in of(runs, "solon")]
     lines = [
         [
             title,
@@ -92,17 +92,11 @@ def print_outcome(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> 
         print(f"seed {run.seed}: {steps}")
 
 
-def nearest(runs: "Sequence[Run]", solon: "Run") -> Outcome:
-    """The last of Solon's policies that is no farther from the SL policy than TRL's result of that seed.
-
-    Raises: SystemExit: the first one kept is farther already.
-    """
+def nearest(runs: "Sequence[Run]", solon: "Run", before: Outcome) -> Outcome:
+    """The last of Solon's policies, the SL policy first, that is no farther from it than TRL's of that seed."""
     limit = next(run.outcome.kl for run in of(runs, "trl") if run.seed == solon.seed and run.outcome)
-    policies = [*solon.path.values(), *([solon.outcome] if solon.outcome else [])]
-    near = [each for each in policies if each.kl <= limit]
-    if not near:
-        raise SystemExit(f"seed {solon.seed}: no policy of Solon's has a KL of at most {limit:.3f}; keep more of them")
-    return near[-1]
+    policies = [before, *solon.path.values(), *([solon.outcome] if solon.outcome else [])]
+    return [each for each in policies if each.kl <= limit][-1]
 
 
 def print_profile(runs: "Sequence[Run]", config: PPOConfig) -> None:

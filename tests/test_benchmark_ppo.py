@@ -121,10 +121,10 @@ def test_nearest_is_the_last_policy_within_trls_distance_of_that_seed():
     }
     trl = [run_of("trl", 1, 1, seed)._replace(outcome=path[2]._replace(kl=kl)) for seed, kl in ((0, 0.5), (1, 9.0))]
     solon = run_of("solon", 1, 1)._replace(path=path, outcome=path[6]._replace(kl=0.7))
-    assert nearest(trl, solon) == path[4]
-    assert nearest(trl, solon._replace(seed=1)) == solon.outcome
-    with pytest.raises(SystemExit, match=r"no policy of Solon's has a KL of at most 0\.050"):
-        nearest([trl[0]._replace(outcome=path[2]._replace(kl=0.05))], solon)
+    sl = path[2]._replace(kl=0.0)
+    assert nearest(trl, solon, sl) == path[4]
+    assert nearest(trl, solon._replace(seed=1), sl) == solon.outcome
+    assert nearest([trl[0]._replace(outcome=path[2]._replace(kl=0.05))], solon, sl) == sl
 
 
 def test_spread_shows_a_range_only_where_there_is_one():

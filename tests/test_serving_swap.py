@@ -4,12 +4,25 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from tasks.serving import FakeGenerator, ServingConfig
 from tasks.serving.kept import KeptGenerators
+from tasks.serving.rendering import Renderer
 from tasks.serving.server import VLLMServer
 from tasks.serving.swap import differ_in_weights_alone, dtype_served, swapped
+from tasks.serving.transformers_engine import TransformersGenerator
+from tasks.serving.vllm_engine import over
+from tasks.training.folders import load_policy, save_model
+from tests.test_serving_probe import MODEL, Server
 from tests.tiny_model import make_tiny_model
+
+
+class NeverEnding:
+    """The process of a server that lives."""
+
+    def poll(self):
+        return None
 
 
 class Loaded(FakeGenerator):
@@ -131,10 +144,43 @@ def test_generator_without_a_server_of_ours_is_not_swapped(folders):
     assert swapped(Loaded("fake"), None, folders[0], ServingConfig(reload_weights=True)) is None
 
 
-def test_served_format_is_the_configs_or_the_models(folders, monkeypatch):
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "generation_config.json"])
+def test_models_of_which_one_has_another_file_that_a_server_reads_do_not(folders, name):
+    ours, theirs = folders
+    (theirs / name).write_text("{}")
+    assert not differ_in_weights_alone(server_of(ours), theirs)
+
+
+def test_differences_are_judged_as_float32_only_where_that_is_known(monkeypatch):
     monkeypatch.setattr("tasks.serving.swap.vllm_python", lambda: None)
-    edit(folders[0], dtype="float16")
-    for on_cpu, expected in ((True, "float32"), (False, "float16")):
+    for on_cpu, expected in ((True, "float32"), (False, "auto")):
         monkeypatch.setattr("tasks.serving.swap.is_cpu_build", lambda python, answer=on_cpu: answer)
-        assert dtype_served(folders[0], ServingConfig()) == expected
-        assert dtype_served(folders[0], ServingConfig(dtype="bfloat16")) == "bfloat16"
+        assert dtype_served(ServingConfig()) == expected
+        assert dtype_served(ServingConfig(dtype="bfloat16")) == "bfloat16"
+
+
+@pytest.mark.parametrize("takes_them", [True, False])
+def test_weights_that_differ_by_less_than_bfloat16_rounds_must_have_been_taken(
+    folders, tmp_path, monkeypatch, caplog, takes_them
+):
+    """The tolerance of bfloat16 would let the old ones pass."""
+    ours, theirs = folders
+    policy = load_policy(ours)
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.mul_(1.01)
+    save_model(policy, ours, theirs, "float32")
+    (theirs / "config.json").write_bytes((ours / "config.json").read_bytes())
+    config = ServingConfig(dtype="bfloat16", reload_weights=True, scratch=tmp_path)
+    running = Server(ours)
+
+    def reload(server, folder):
+        if takes_them:
+            running.engine = TransformersGenerator.load(folder, ServingConfig(engine="transformers"))
+
+    monkeypatch.setattr("tasks.serving.swap.reload_weights", reload)
+    server = VLLMServer(NeverEnding(), running.url, "name", ours, config)
+    found = swapped(over(server, Renderer.load(ours, config), config), MODEL, theirs, config)
+    running.http.shutdown()
+    running.http.server_close()
+    assert (found is not None) == takes_them
+    assert ("before the reload and by" in caplog.text) == (not takes_them)

@@ -1,4 +1,4 @@
-"""Training in processes of their own: events, results, errors, leaving, deaths."""
+"""Training in processes of their own: results, errors, leaving, deaths."""
 
 import json
 import os
@@ -6,48 +6,27 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tasks.schema import Message
-from tasks.training import child
-from tasks.training.config import SFTConfig
-from tasks.training.deaths import MemoryKills, describe, ending_signal
-from tasks.training.events import EventTail, EventWriter
-from tasks.training.examples import PromptExample, SFTExample, read_examples, write_examples
+from tasks.training.deaths import MemoryKills
 from tasks.training.job import TrainingJob
 from tasks.training.launch import TrainingDied, TrainingLeft, TrainingRefused, launch
 from tasks.training.launch_command import check_launch, child_environment, command
 from tasks.training.launch_config import LaunchConfig
-from tasks.training.supervision import Leaving, Supervision
+from tasks.training.supervision import Supervision
+from tests.sft_jobs import ALONE, CONFIG, EXAMPLES, PAIR, sft_job
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[1]
-CONFIG = SFTConfig(epochs=2, learning_rate=1e-2, batch_size=8, micro_batch_size=4, max_tokens=64, checkpoint_every=2)
-EXAMPLES = [SFTExample(prompt=[Message(role="user", content=f"line\nbreak {i} €")], completion="né") for i in range(16)]
-ALONE = LaunchConfig(tracker="none", grace_seconds=30)
-PAIR = LaunchConfig(tracker="none", grace_seconds=30, num_processes=2)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("base"))
-
-
-def sft_job(folder: Path, base: Path, **changes: object) -> TrainingJob:
-    fields: dict[str, object] = {
-        "kind": "sft",
-        "config": CONFIG.model_dump(),
-        "examples": write_examples(folder / "examples.jsonl", EXAMPLES),
-        "model": base,
-        "output": folder / "model",
-        "seed": 0,
-    }
-    return TrainingJob.model_validate(fields | changes)
 
 
 def endless(folder: Path, base: Path) -> TrainingJob:
@@ -91,49 +70,6 @@ def fake_child(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
 
 def refuse(line: object) -> None:
     return None
-
-
-# events
-
-
-def test_events_are_read_once_in_order_and_a_line_that_is_not_whole_is_left(tmp_path):
-    path = tmp_path / "events"
-    tail = EventTail(path)
-    assert list(tail.read()) == []
-    writer = EventWriter(path)
-    writer.send({"log": {"step": 1, "loss": 0.1}})
-    writer.send({"log": {"text": "zwei\nZeilen €"}})
-    assert list(tail.read()) == [{"log": {"step": 1, "loss": 0.1}}, {"log": {"text": "zwei\nZeilen €"}}]
-    with path.open("ab") as file:
-        file.write(b'{"result": {"a"')
-    assert list(tail.read()) == []
-    with path.open("ab") as file:
-        file.write(b": 1}}\n")
-    assert list(tail.read()) == [{"result": {"a": 1}}] and list(tail.read()) == []
-
-
-def test_events_of_several_writers_do_not_mix(tmp_path):
-    path, text = tmp_path / "events", "x" * 20_000
-
-    def write(number: int) -> None:
-        writer = EventWriter(path)
-        for _ in range(50):
-            writer.send({"log": {"number": number, "text": text}})
-
-    tail = EventTail(path)
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(event["log"]["number"] for event in tail.read()) == [n for n in range(4) for _ in range(50)]
-
-
-def test_examples_survive_the_way_through_a_file(tmp_path):
-    path = write_examples(tmp_path / "examples.jsonl", EXAMPLES)
-    assert list(read_examples(path, SFTExample)) == EXAMPLES
-    with pytest.raises(ValueError, match=r"examples\.jsonl:1: not a PromptExample"):
-        list(read_examples(path, PromptExample))
 
 
 # what the parent makes of a child
@@ -234,130 +170,6 @@ def test_launch_child_that_does_not_leave_in_its_grace_is_killed(base, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         launch(sft_job(tmp_path, base), LaunchConfig(tracker="none", grace_seconds=1), interrupt)
     assert time.monotonic() - started < 30
-
-
-# what a process does
-
-
-def supervised(monkeypatch: pytest.MonkeyPatch, trainer: Callable[[Supervision], dict]) -> None:
-    monkeypatch.setattr(child, "run_job", lambda job, watched: trainer(watched))
-
-
-def test_child_process_that_is_not_the_first_tells_nothing_but_errors(base, tmp_path, monkeypatch):
-    sent: list[dict] = []
-
-    def trainer(watched: Supervision) -> dict:
-        watched.log({"step": 1, "num_steps": 1})
-        watched.on_checkpoint(tmp_path)
-        return {}
-
-    supervised(monkeypatch, trainer)
-    child.run(sft_job(tmp_path, base), sent.append, lambda: False, rank=1)
-    assert sent == []
-
-    def failing(watched: Supervision) -> dict:
-        raise KeyError("why")
-
-    supervised(monkeypatch, failing)
-    with pytest.raises(KeyError):
-        child.run(sft_job(tmp_path, base), sent.append, lambda: False, rank=1)
-    assert [event["error"]["type"] for event in sent] == ["KeyError"]
-
-
-def test_child_that_is_asked_to_leave_tells_after_which_step(base, tmp_path, monkeypatch):
-    sent: list[dict] = []
-
-    def trainer(watched: Supervision) -> dict:
-        watched.log({"step": 41, "num_steps": 100})
-        assert watched.leaving()
-        raise Leaving
-
-    supervised(monkeypatch, trainer)
-    with pytest.raises(Leaving):
-        child.run(sft_job(tmp_path, base), sent.append, lambda: True, rank=0)
-    assert sent == [{"log": {"step": 41, "num_steps": 100}}, {"left": {"step": 41}}]
-
-
-def test_child_other_number_of_processes_than_asked_is_refused(base, tmp_path, monkeypatch):
-    job = sft_job(tmp_path, base, launched=PAIR)
-    with pytest.raises(ValueError, match="num_processes is 2, but 1 started"):
-        child.run(job, lambda event: None, lambda: False, rank=0)
-
-
-def test_child_waits_for_an_earlier_one_that_still_writes_its_resume_point(tmp_path):
-    order: list[str] = []
-    entered = threading.Event()
-
-    def earlier() -> None:
-        with child.alone(tmp_path, lambda: False):
-            entered.set()
-            time.sleep(0.7)
-            order.append("earlier")
-
-    thread = threading.Thread(target=earlier)
-    thread.start()
-    entered.wait()
-    with pytest.raises(Leaving), child.alone(tmp_path, lambda: True):
-        order.append("never")
-    with child.alone(tmp_path, lambda: False):
-        order.append("later")
-    thread.join()
-    assert order == ["earlier", "later"]
-
-
-def test_child_that_is_asked_to_leave_while_it_waits_leaves_before_a_step(base, tmp_path):
-    sent: list[dict] = []
-    with child.alone(tmp_path / "checkpoints", lambda: False), pytest.raises(Leaving):
-        child.run(sft_job(tmp_path, base, checkpoint=tmp_path / "checkpoints"), sent.append, lambda: True, rank=0)
-    assert sent == [{"left": {"step": 0}}]
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch names its own."""
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
-        MemoryError(),
-    ],
-)
-def test_error_for_want_of_memory_names_the_settings_that_lower_it(error):
-    message = describe(error)["message"]
-    assert all(name in message for name in ("micro_batch_size", "max_tokens", "gradient_checkpointing", "lora_rank"))
-
-
-def test_error_that_the_settings_cause_is_told_apart_from_others():
-    assert describe(ValueError("no rows"))["bad_input"] and describe(FloatingPointError("loss is nan"))["bad_input"]
-    assert not describe(RuntimeError("disk"))["bad_input"]
-
-
-def test_memory_kills_since_says_only_what_the_counters_say():
-    assert MemoryKills(3, 5).since(MemoryKills(3, 5)) == ""
-    assert "this memory limit" in MemoryKills(4, 6).since(MemoryKills(3, 5))
-    assert "this machine" in MemoryKills(3, 6).since(MemoryKills(3, 5))
-
-
-def test_memory_kills_are_read_from_either_version_of_cgroups(tmp_path):
-    from tasks.training.deaths import _cgroup_files, _count
-
-    membership = tmp_path / "cgroup"
-    (tmp_path / "v2" / "job").mkdir(parents=True)
-    (tmp_path / "v2" / "job" / "memory.events").write_text("low 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n")
-    membership.write_text("0::/job\n")
-    assert [_count(path) for path in _cgroup_files(membership, tmp_path / "v2")] == [3]
-    (tmp_path / "v1" / "memory").mkdir(parents=True)
-    (tmp_path / "v1" / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 6\n")
-    membership.write_text("5:cpu:/\n4:memory:/outside/name\n0::/\n")
-    assert [_count(path) for path in _cgroup_files(membership, tmp_path / "v1")] == [6]
-    assert _cgroup_files(membership, tmp_path / "none") == []
-
-
-@pytest.mark.parametrize(("code", "log", "expected"), [(-9, "", 9), (1, "", None), (0, "", None), (75, "", None)])
-def test_ending_signal_of_one_process_is_its_exit_code(code, log, expected):
-    assert ending_signal(code, log) == expected
 
 
 # what is started

@@ -39,7 +39,7 @@ def attach(model: ModelRef, folder: Path, config: ServingConfig) -> VLLMGenerato
 
 def attach_pool(model: ModelRef, folder: Path, renderer: Renderer, config: ServingConfig) -> VLLMGenerator:
     reference = load_reference(renderer, model, folder, config)
-    pool = Pool(config, ReplicaCheck(reference, renderer.context_tokens, config.num_retries))
+    pool = Pool(config, ReplicaCheck(reference, renderer.context_tokens, config))
     pool.open()
     return VLLMGenerator(pool, renderer, partial(pool.post_all, COMPLETIONS))
 
@@ -50,17 +50,18 @@ class ReplicaCheck:
 
     reference: Reference
     context_tokens: int
-    num_retries: int
+    config: ServingConfig
 
     async def __call__(self, session: "aiohttp.ClientSession", url: str) -> str:
         """The model's name there.
 
         Raises: TransientServingError: it is not healthy or does not answer. ServingError: it serves something else.
         """
-        server = as_served(url, await get_models(session, url), self.reference.model, self.reference.folder)
+        models = await get_models(session, url)
+        server = as_served(url, models, self.reference.model, self.reference.folder, self.config)
         expect_context(server, self.context_tokens)
         payloads = [choice_payload(server.model_name, probe) for probe in self.reference.probes]
-        answers = [await ask(session, url + COMPLETIONS, payload, self.num_retries) for payload in payloads]
+        answers = [await ask(session, url + COMPLETIONS, payload, self.config.num_retries) for payload in payloads]
         choices = [choice_of(*each) for each in zip(self.reference.probes, answers, strict=True)]
         self.reference.expect(url, choices)
         return server.model_name

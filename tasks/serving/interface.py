@@ -47,7 +47,7 @@ class ServingConfig(Settings):
     started here."""
     on_other_model: Literal["fail", "start"] = "fail"
     """Where the servers at `url` serve another model than a stage needs, as of a policy that this run has just trained:
-    fail, or start a server here for that model."""
+    fail, or start a server here for that model. With `start` a server's name for a model has to be the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights: `auto` is the model's own on a GPU and float32 on a CPU."""
     chat_template: Literal["model", "human_assistant"] = "model"
@@ -61,9 +61,9 @@ class ServingConfig(Settings):
     num_servers_kept: int = Field(1, ge=1)
     """Models that stay loaded between uses; the least recently used one leaves first."""
     reload_weights: bool = False
-    """A server whose model must leave takes the next one's weights, where the two differ in weights alone, and has to
-    show their log-probabilities; where it cannot, another is started. The server then has vLLM's development routes,
-    on loopback: whoever has an account on the machine could use them."""
+    """A server started here whose model must leave takes the next one's weights, where the two differ in weights alone,
+    and has to show their log-probabilities; where it cannot, another is started. The server then has vLLM's development
+    routes, on loopback: whoever has an account on the machine could use them."""
     startup_seconds: float = Field(300, gt=0)
     """How long a server may take to start."""
     request_seconds: float = Field(600, gt=0)

@@ -132,7 +132,7 @@ def _load(model: ModelRef, folder: Path, config: ServingConfig) -> LoadedGenerat
 
 
 def _adopt(model: ModelRef, folder: Path, config: ServingConfig, leaving: LoadedGenerator) -> LoadedGenerator | None:
-    if not config.reload_weights:
+    if not config.reload_weights or config.url is not None:  # what the URL serves is wanted from there
         return None
     from tasks.serving.swap import swapped
 

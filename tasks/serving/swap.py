@@ -15,10 +15,11 @@ from tasks.serving.probe import load_reference
 from tasks.serving.rendering import Renderer
 from tasks.serving.server import VLLMServer, is_cpu_build, reload_weights, vllm_python
 from tasks.serving.vllm_engine import VLLMGenerator, over
+from tasks.training.folders import TOKENIZER_FILES
 
 log = logging.getLogger(__name__)
 
-TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+READ_ONCE = (*TOKENIZER_FILES, "generation_config.json")
 """What a server has read beside the weights, and does not read again."""
 WEIGHTLESS = ("_name_or_path", "transformers_version")
 """Of a model's `config.json`: says where it came from, not what it is."""
@@ -33,17 +34,27 @@ def swapped(leaving: LoadedGenerator, model: ModelRef, folder: Path, config: Ser
     if not isinstance(server, VLLMServer) or server.config != config or not differ_in_weights_alone(server, folder):
         return None
     renderer = Renderer.load(folder, config)
-    reference = load_reference(
-        renderer, model, folder, config.model_copy(update={"dtype": dtype_served(folder, config)})
-    )
+    reference = load_reference(renderer, model, folder, config.model_copy(update={"dtype": dtype_served(config)}))
     generator = over(server, renderer, config)
     try:
+        before = reference.distance(server.url, generator.weigh(reference.probes))
         reload_weights(server, folder)
-        reference.expect(server.url, generator.weigh(reference.probes))
+        answers = generator.weigh(reference.probes)
+        reference.expect(server.url, answers)
+        expect_nearer(reference.distance(server.url, answers), before)
     except (ServingError, TransientServingError) as error:
         log.warning("%s gets a server of its own, since the one that runs did not take its weights: %s", folder, error)
         return None
     return generator
+
+
+def expect_nearer(after: float, before: float) -> None:
+    """Two policies of one training may differ by less than bfloat16 rounds: old weights must not pass for new ones.
+
+    Raises: ServingError: the reload brought the server no nearer to the model's log-probabilities.
+    """
+    if after >= before:
+        raise ServingError(f"log-probabilities were off by {before:.3g} before the reload and by {after:.3g} after it")
 
 
 def differ_in_weights_alone(server: VLLMServer, folder: Path) -> bool:
@@ -56,7 +67,7 @@ def differ_in_weights_alone(server: VLLMServer, folder: Path) -> bool:
     arguments = server.config.extra_arguments
     if ours != theirs or "quantization_config" in theirs or any("quantization" in argument for argument in arguments):
         return False
-    return not is_tied(folder) and all(_content(server.folder / name) == _content(folder / name) for name in TEXT_FILES)
+    return not is_tied(folder) and all(_content(server.folder / name) == _content(folder / name) for name in READ_ONCE)
 
 
 def description(folder: Path) -> dict[str, Any]:
@@ -71,11 +82,9 @@ def is_tied(folder: Path) -> bool:
     return bool(AutoConfig.from_pretrained(folder).tie_word_embeddings)
 
 
-def dtype_served(folder: Path, config: ServingConfig) -> str:
-    """The number format that a server of ours gives the weights, which says how large a difference is rounding."""
-    if config.dtype != "auto":
-        return config.dtype
-    return "float32" if is_cpu_build(vllm_python()) else str(description(folder).get("dtype") or "auto")
+def dtype_served(config: ServingConfig) -> str:
+    """As which number format to judge differences: without a GPU, `auto` is known to be float32."""
+    return "float32" if config.dtype == "auto" and is_cpu_build(vllm_python()) else config.dtype
 
 
 def _content(path: Path) -> bytes | None:

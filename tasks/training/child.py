@@ -131,6 +131,17 @@ def alone(checkpoints: Path | None, leaving: Callable[[], bool]) -> Iterator[Non
         yield
 
 
+def asked_by_sigterm() -> Callable[[], bool]:
+    """Whether SIGTERM has come since this call.
+
+    It comes twice, from the launcher and from the guard. That is why it is no `threading.Event`: a second signal within
+    its `set` would wait for ever for the lock that the first one holds.
+    """
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    return lambda: bool(signals)
+
+
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,17 +151,14 @@ def _locked(descriptor: int) -> bool:
 
 
 def _main(job_path: str) -> None:
-    # SIGTERM comes twice, from the launcher and from the guard. No `threading.Event`: a second signal within its `set`
-    # would wait for ever for the lock that the first one holds.
-    asked: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    asked = asked_by_sigterm()
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     job = TrainingJob.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
     assert job.events is not None, "launch gives a file for events"
     try:
-        run(job, EventWriter(job.events).send, lambda: bool(asked), int(os.environ.get("RANK", "0")))
+        run(job, EventWriter(job.events).send, asked, int(os.environ.get("RANK", "0")))
     except Leaving:
         sys.exit(LEFT)
 
