@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 READ_ONCE = (*TOKENIZER_FILES, "generation_config.json")
 """What a server has read beside the weights, and does not read again."""
-WEIGHTLESS = ("_name_or_path", "transformers_version")
-"""Of a model's `config.json`: says where it came from, not what it is."""
+UNREAD = ("_name_or_path", "transformers_version", "use_cache")
+"""Of a model's `config.json`: what a server makes nothing of. A trainer leaves `use_cache` as it was for training."""
 
 
 def swapped(leaving: LoadedGenerator, model: ModelRef, folder: Path, config: ServingConfig) -> VLLMGenerator | None:
@@ -31,7 +31,10 @@ def swapped(leaving: LoadedGenerator, model: ModelRef, folder: Path, config: Ser
     After None the server may hold any weights: stop it.
     """
     server = leaving.server if isinstance(leaving, VLLMGenerator) else None
-    if not isinstance(server, VLLMServer) or server.config != config or not differ_in_weights_alone(server, folder):
+    if not isinstance(server, VLLMServer) or server.config != config:
+        return None
+    if reason := obstacle(server, folder):
+        log.warning("%s gets a server of its own: %s", folder, reason)
         return None
     renderer = Renderer.load(folder, config)
     reference = load_reference(renderer, model, folder, config.model_copy(update={"dtype": dtype_served(config)}))
@@ -57,23 +60,27 @@ def expect_nearer(after: float, before: float) -> None:
         raise ServingError(f"log-probabilities were off by {before:.3g} before the reload and by {after:.3g} after it")
 
 
-def differ_in_weights_alone(server: VLLMServer, folder: Path) -> bool:
-    """Whether the server's model and the one in `folder` have one shape and one tokenizer, and vLLM can reload them.
+def obstacle(server: VLLMServer, folder: Path) -> str | None:
+    """Why the server cannot take the weights in `folder`; None where the two models differ in weights alone.
 
-    It keeps a tied output embedding as it was (0.32), which a check in bfloat16 might take for rounding; weights that
+    vLLM keeps a tied output embedding as it was (0.32), which a check in bfloat16 might take for rounding; weights that
     it quantised while loading are not reloaded either.
     """
     ours, theirs = description(server.folder), description(folder)
-    arguments = server.config.extra_arguments
-    if ours != theirs or "quantization_config" in theirs or any("quantization" in argument for argument in arguments):
-        return False
-    return not is_tied(folder) and all(_content(server.folder / name) == _content(folder / name) for name in READ_ONCE)
+    if changed := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+        return f"its config.json has another {', '.join(changed)} than the model that is served"
+    if "quantization_config" in theirs or any("quantization" in each for each in server.config.extra_arguments):
+        return "its weights are quantised"
+    if is_tied(folder):
+        return "its output embedding is tied, which vLLM does not reload"
+    other = [name for name in READ_ONCE if _content(server.folder / name) != _content(folder / name)]
+    return f"it has another {', '.join(other)} than the model that is served" if other else None
 
 
 def description(folder: Path) -> dict[str, Any]:
-    """What `config.json` says of a model."""
+    """What `config.json` says that a server reads."""
     found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return {name: value for name, value in found.items() if name not in WEIGHTLESS}
+    return {name: value for name, value in found.items() if name not in UNREAD}
 
 
 def is_tied(folder: Path) -> bool:
