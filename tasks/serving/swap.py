@@ -1,4 +1,4 @@
-"""Another model on a server of ours that runs already: it reads the weights, in seconds where a start takes minutes.
+"""Another model on a server of ours that runs already: it reads the weights, which is less than a start.
 
 vLLM answers 200 to a reload that went wrong, so the server has to show the new model's log-probabilities before its
 first row. One that cannot is stopped, and another is started.
