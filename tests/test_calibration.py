@@ -31,7 +31,7 @@ from tests.question_files import (
     sure,
     write,
 )
-from tests.test_report import Outline
+from tests.report_world import Outline
 
 # --- asking --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tasks.stage import RunContext, Session, StageFailed
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
 from tests.question_files import ETHICAL, by_name, needs_file, question, says, sure, write
-from tests.test_report import Outline
+from tests.report_world import Outline
 from tests.worlds import FAKE_MODEL, open_store, rows_of, session_on
 
 OTHER = ModelRef(model="external", version="e" * 32, content_hash="e" * 64, source="other")

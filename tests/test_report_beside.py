@@ -13,7 +13,7 @@ from tasks.report.paired import difference, went
 from tasks.schema import Judgement, Metric
 from tasks.stage import Session
 from tasks.store.identity import table_to_rows
-from tests.test_report import DOCUMENT, NASTY, RUN, Outline, commit, make_run, other_store, rates, ratings
+from tests.report_world import DOCUMENT, NASTY, RUN, Outline, commit, make_run, other_store, rates, ratings
 
 
 @pytest.fixture(scope="module")

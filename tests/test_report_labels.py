@@ -13,7 +13,7 @@ from tasks.report.rounds import ENDINGS, rounds
 from tasks.report.samples import step_of
 from tasks.schema import Comparison, Gate, Improvement, Label, Preference, Revision
 from tasks.store.identity import rows_to_table
-from tests.test_report import DOCUMENT, both_orders, gate_row, improvement_rows, label_row
+from tests.report_world import DOCUMENT, both_orders, gate_row, improvement_rows, label_row
 
 SCORES = [0.0] * 10
 
