@@ -3,22 +3,19 @@
     make demo && make bench-ppo
     .venv/bin/python -m benchmarks.ppo --updates 3 --seeds 0
 
-Three columns: TRL as it is; TRL without its calls to `gc.collect`; Solon. All learn from the same SL policy, reward
-model and prompts (those of the newest finished run in the store) with the micro preset's settings, draw as many samples
-and make as many optimizer steps, which are counted. They run in turn, a process each, in an order that changes from
-seed to seed. Speed is of the updates after the first one. What an update cannot do without, the bare passes of the
-models, is measured beside them. TRL stands in an environment of its own, see `infra/requirements/trl-ppo.in`.
+Four columns: TRL with its defaults; TRL with what is fastest on a CPU; that without its calls to `gc.collect`; Solon.
+All learn from the same SL policy, reward model and prompts (those of the newest finished run in the store) with the
+micro preset's settings, draw as many samples and make as many optimizer steps, which are counted. Each is a process;
+they take turns, an update each. Speed is of the updates after the first one. What an update cannot do without, the bare
+passes of the models, is measured beside them. TRL stands in an environment of its own, see
+`infra/requirements/trl-ppo.in`.
 """
 
 import argparse
-import json
 import os
 import platform
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,26 +23,16 @@ from typing import Any, NamedTuple
 from benchmarks.ppo_child import Job, kept_beside
 from benchmarks.ppo_outcome import Outcome, outcome
 from benchmarks.ppo_tables import TRAINERS, print_tables
+from benchmarks.ppo_turns import COLUMNS, TRL_PYTHON, take_turns
 from flows.config import load_config
 from tasks.rl import training_prompts
 from tasks.schema import Prompt
 from tasks.store import Store
 from tasks.store.identity import table_to_rows
 from tasks.training.folders import kept_in
-from tasks.training.launch_command import ALLOCATOR, child_environment
-from tasks.training.launch_config import LaunchConfig
 from tasks.training.rl_config import PPOConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-TRL_PYTHON = ROOT / ".solon" / "tools" / "trl-ppo" / "bin" / "python"
 KEEP_EVERY = 2
-COLUMNS = {
-    # column: interpreter, module
-    "trl": (TRL_PYTHON, "benchmarks.trl_ppo"),
-    "trl-without-collect": (TRL_PYTHON, "benchmarks.trl_ppo"),
-    "solon": (Path(sys.executable), "benchmarks.solon_ppo"),
-    "floor": (Path(sys.executable), "benchmarks.ppo_floor"),
-}
 
 
 class Start(NamedTuple):
@@ -93,18 +80,18 @@ def main() -> None:
 
 
 def run_columns(job: Job, seeds: Sequence[int], threads: int, measure: Callable[[Path], Outcome]) -> list[Run]:
-    """Every column under every seed, in an order that turns on with each seed; says what it has done."""
-    runs, columns = [], [*COLUMNS]
+    """Every column under every seed; says what it has done."""
+    runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="solon-bench-") as scratch:
         for seed in seeds:
-            for column in columns:
-                output = Path(scratch, f"{column}-{seed}")
-                figures, seconds = run_column(job._replace(column=column, seed=seed, output=str(output)), threads)
-                made = measure(output) if column in TRAINERS else None
-                path = {update: measure(policy) for update, policy in kept_in(kept_beside(output)).items()}
-                runs.append(Run(column, seed, figures, seconds, made, path))
-                print(f"seed {seed}, {column}: {seconds:.1f} s, load {os.getloadavg()[0]:.1f}", flush=True)
-            columns = [*columns[1:], columns[0]]
+            outputs = {column: Path(scratch, f"{column}-{seed}") for column in COLUMNS}
+            jobs = [job._replace(column=column, seed=seed, output=str(output)) for column, output in outputs.items()]
+            for column, ran in take_turns(jobs, threads).items():
+                made = measure(outputs[column]) if column in TRAINERS else None
+                kept = kept_in(kept_beside(outputs[column]))
+                path = {update: measure(policy) for update, policy in kept.items()}
+                runs.append(Run(column, seed, ran.figures, ran.seconds, made, path))
+                print(f"seed {seed}, {column}: {ran.seconds:.1f} s, load {os.getloadavg()[0]:.1f}", flush=True)
     return runs
 
 
@@ -174,24 +161,6 @@ def first_job(start: Start, config: PPOConfig) -> Job:
         seed=0,
         output="",
     )
-
-
-def run_column(job: Job, threads: int) -> tuple[dict[str, Any], float]:
-    """Run a child to its end; its figures, and the seconds that it took from start to end."""
-    python, module = COLUMNS[job.column]
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "job.json")
-        path.write_text(json.dumps(job._asdict()), encoding="utf-8")
-        started = time.monotonic()
-        command = [str(python), "-m", module, str(path)]
-        environment = child_environment(LaunchConfig(threads=threads))
-        if python == TRL_PYTHON:  # how the allocator is set is how Solon starts trainings, not how TRL comes
-            environment = {name: value for name, value in environment.items() if name not in ALLOCATOR}
-        result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - started
-    if result.returncode:
-        raise SystemExit(f"{module} ({job.column}) failed with exit code {result.returncode}\n{result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1]), seconds
 
 
 def print_machine(threads: int, start: Start, config: PPOConfig) -> None:

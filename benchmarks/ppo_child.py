@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PACKAGES = ("torch", "transformers", "accelerate", "trl")
+UPDATE_OVER = "an update is over\n"
+"""The line after which a child waits until it is told to go on."""
 
 
 class Job(NamedTuple):
@@ -48,6 +50,8 @@ def kept_beside(output: str | Path) -> Path:
 class Meter:
     """Where an update's CPU time goes. The first update warms up: of it only the optimizer steps count.
 
+    After each update it waits for its next turn: for a line on standard input, or for its end.
+
     Sections exclude each other: what is collected as garbage while sampling is `gc`, not `sample`. They are in CPU
     seconds, which other work on the machine disturbs less than wall seconds.
     """
@@ -57,7 +61,8 @@ class Meter:
 
         self.sections: dict[str, float] = defaultdict(float)
         self.optimizer_steps = 0
-        self._marks: list[tuple[float, float]] = []  # wall and CPU seconds at each update's end
+        self._updates: list[tuple[float, float]] = []  # wall and CPU seconds of each
+        self._turn = time.perf_counter(), time.process_time()
         self._stack, self._since = ["rest"], time.process_time()
         gc.callbacks.append(self._on_collection)
         register_optimizer_step_post_hook(self._on_step)
@@ -88,19 +93,22 @@ class Meter:
         return call
 
     def end_update(self) -> None:
-        """An update is over."""
+        """An update is over: wait for the next turn."""
         self.become("rest")
-        if not self._marks:
+        if not self._updates:
             self.sections.clear()
-        self._marks.append((time.perf_counter(), time.process_time()))
+        wall, cpu = self._turn
+        self._updates.append((time.perf_counter() - wall, time.process_time() - cpu))
+        print(UPDATE_OVER, end="", flush=True)
+        sys.stdin.readline()
+        self._turn = time.perf_counter(), time.process_time()
 
     def figures(self) -> dict[str, Any]:
         """What was measured: seconds of the updates after the first one, all optimizer steps, the largest memory."""
-        (wall, cpu), (last_wall, last_cpu) = self._marks[0], self._marks[-1]
         return {
-            "num_updates": len(self._marks),
-            "loop_seconds": last_wall - wall,
-            "loop_cpu_seconds": last_cpu - cpu,
+            "num_updates": len(self._updates),
+            "loop_seconds": sum(wall for wall, _ in self._updates[1:]),
+            "loop_cpu_seconds": sum(cpu for _, cpu in self._updates[1:]),
             "sections": dict(self.sections),
             "optimizer_steps": self.optimizer_steps,
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from benchmarks.ppo_child import Job, Meter, run_child
 
-REPEATS = 4  # the first one warms up
 Rows = Sequence[list[int]]
 
 
@@ -39,7 +38,7 @@ def replay(job: Job, meter: Meter) -> None:
     uniforms = torch.rand((config.batch_size, config.max_tokens), dtype=torch.float64)
     eos = load_tokenizer(Path(job.policy)).eos_token_id
     completions = sample_completions(networks.policy, prompts, uniforms, config.temperature, eos).completions
-    for _ in range(REPEATS):
+    for _ in range(config.num_updates):
         decode(networks.policy, prompts, completions, meter)
         with meter.within("measure"):
             measure(networks, prompts, completions, config)
@@ -52,9 +51,12 @@ def load_networks(job: Job) -> Networks:
     import torch
 
     from tasks.training.folders import load_policy, load_scalar_model
+    from tasks.training.ppo.unpadded import take_rows
 
     policy, reference = load_policy(Path(job.policy)), load_policy(Path(job.policy))
     value, reward = load_scalar_model(Path(job.reward)), load_scalar_model(Path(job.reward))
+    for model in (policy, reference, value, reward):
+        take_rows(model)
     parameters = [*policy.parameters(), *value.parameters()]
     return Networks(policy, reference, value, reward, torch.optim.AdamW(parameters, lr=0.0, fused=True))
 
@@ -89,27 +91,28 @@ def measure(networks: Networks, prompts: Rows, completions: Rows, config: Any) -
     model alone has to read the last token."""
     import torch
 
-    from tasks.training.ppo.episodes import rows_measured_at_once
+    from tasks.training.ppo.episodes import FORWARD_FACTOR
+    from tasks.training.ppo.model import final_scores, response_logits, response_values
 
     with torch.no_grad():
-        for ids, response in batches(prompts, completions, rows_measured_at_once(networks.reward.device, config)):
-            networks.reference.get_output_embeddings()(states_before(networks.reference, ids, response))
-            networks.value.score(states_before(networks.value, ids, response))
-            states = networks.reward.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            networks.reward.score(states[:, -1])
+        for ids, response in batches(prompts, completions, FORWARD_FACTOR * config.micro_batch_size):
+            response_logits(networks.reference, ids, response, temperature=1.0)
+            response_values(networks.value, ids, response)
+            final_scores(networks.reward, ids, response)
 
 
 def optimise(networks: Networks, prompts: Rows, completions: Rows, config: Any) -> None:
     """Forward and backward passes of policy and value model under a plain loss, and the optimizer's steps."""
     import torch
 
+    from tasks.training.ppo.model import response_logits, response_values
+
     for _ in range(config.num_epochs):
         for start in range(0, len(prompts), config.mini_batch_size):
             rows = slice(start, start + config.mini_batch_size)
             for ids, response in batches(prompts[rows], completions[rows], config.micro_batch_size):
-                states = states_before(networks.policy, ids, response)
-                logits = networks.policy.get_output_embeddings()(states)
-                values = networks.value.score(states_before(networks.value, ids, response))
+                logits = response_logits(networks.policy, ids, response, temperature=1.0)
+                values = response_values(networks.value, ids, response)
                 (torch.nn.functional.cross_entropy(logits, ids[response]) + values.square().mean()).backward()
             networks.optimizer.step()
             networks.optimizer.zero_grad()
@@ -123,12 +126,6 @@ def batches(prompts: Rows, completions: Rows, size: int) -> list[tuple[Any, Any]
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     chunks = chunks_by_length(lengths, size)
     return [padded_batch([prompts[i] for i in rows], [completions[i] for i in rows], 0) for rows in chunks]
-
-
-def states_before(network: Any, ids: Any, response: Any) -> Any:
-    """Last hidden states at the positions that predict completion tokens."""
-    states = network.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    return states[response[:, 1:]]
 
 
 if __name__ == "__main__":

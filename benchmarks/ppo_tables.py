@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from benchmarks.ppo import Run
 
 TITLES = {
-    "trl": "TRL 1.12",
-    "trl-without-collect": "TRL 1.12 without gc.collect",
+    "trl": "TRL 1.12, its defaults",
+    "trl-tuned": "TRL 1.12, tuned",
+    "trl-without-collect": "TRL 1.12, tuned, without gc.collect",
     "solon": "Solon",
     "floor": "bare passes",
 }
 SECTIONS = ("sample", "measure", "optimise", "gc", "rest")
-TRAINERS = ("trl", "trl-without-collect", "solon")
+TRAINERS = ("trl", "trl-tuned", "trl-without-collect", "solon")
 
 
 def print_tables(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> None:

@@ -25,7 +25,7 @@ class RLStage(PolicyStage):
     stage: ClassVar[str] = "rl"
     dataset: ClassVar[str] = "models/rl"
     policies: ClassVar[str] = "models/rl_policies"
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
 
     prompts: DatasetRef
     policy: ModelRef

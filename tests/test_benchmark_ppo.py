@@ -1,13 +1,14 @@
 """The benchmark of PPO does the same work in every column and measures what it says, on a tiny model."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.ppo import TRL_PYTHON, run_column
 from benchmarks.ppo_child import Job
 from benchmarks.ppo_outcome import Outcome, outcome
 from benchmarks.ppo_tables import check_same_work, nearest, ratios, spread
+from benchmarks.ppo_turns import TRL_PYTHON, Child, take_turns
 from benchmarks.trl_ppo import standardised
 from tasks.training.encode import encode_prompt, load_tokenizer
 from tasks.training.folders import load_scalar_model
@@ -50,24 +51,41 @@ def job(tmp_path_factory) -> Job:
     )
 
 
-def test_solon_child_does_the_work_asked_for_and_books_all_of_its_time(job, tmp_path):
-    figures, seconds = run_column(job._replace(column="solon", output=str(tmp_path / "model")), threads=1)
-    assert (figures["num_updates"], figures["optimizer_steps"]) == (3, STEPS)
-    assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
+def test_children_do_the_work_asked_for_and_book_all_of_its_time(job, tmp_path):
+    ran = take_turns([job._replace(column="solon", output=str(tmp_path / "model")), job._replace(column="floor")], 1)
+    assert {(one.figures["num_updates"], one.figures["optimizer_steps"]) for one in ran.values()} == {(3, STEPS)}
+    assert all(one.figures["sections"][name] > 0 for one in ran.values() for name in ("sample", "measure", "optimise"))
+    figures, seconds = ran["solon"]
     assert sum(figures["sections"].values()) == pytest.approx(figures["loop_cpu_seconds"], rel=0.1)
     assert figures["loop_seconds"] < seconds
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
-def test_floor_child_books_the_passes_of_the_models(job):
-    figures, _ = run_column(job._replace(column="floor"), threads=1)
-    assert figures["optimizer_steps"] == figures["num_updates"] * 2 * 2
-    assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
+def test_child_that_fails_ends_all_and_says_why(job, tmp_path):
+    broken = job._replace(column="solon", policy=str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match=r"benchmarks.solon_ppo \(solon\) failed with exit code 1\n(.|\n)*nowhere"):
+        take_turns([job._replace(column="floor"), broken], threads=1)
+
+
+def test_wait_for_the_next_turn_is_nobody_s_time(job):
+    child, slept = Child(job._replace(column="floor"), Path(job.output).parent, threads=1), 1.0
+    try:
+        assert child.turn()
+        since = time.monotonic()
+        time.sleep(slept)
+        while child.turn():
+            pass
+        passed = time.monotonic() - since
+    finally:
+        child.kill()
+    assert child.result().figures["loop_seconds"] <= passed - slept
 
 
 @pytest.mark.skipif(not TRL_PYTHON.exists(), reason="TRL 1.12 has an environment of its own, made by `make bench-ppo`")
-def test_trl_child_makes_as_many_optimizer_steps_as_solon(job, tmp_path):
-    figures, _ = run_column(job._replace(column="trl-without-collect", output=str(tmp_path / "model")), threads=1)
+@pytest.mark.parametrize("column", ["trl", "trl-without-collect"])
+def test_trl_child_makes_as_many_optimizer_steps_as_solon(job, tmp_path, column):
+    ran = take_turns([job._replace(column=column, output=str(tmp_path / "model"))], threads=1)
+    figures = ran[column].figures
     assert (figures["num_updates"], figures["optimizer_steps"]) == (3, STEPS)
     assert all(figures["sections"][name] > 0 for name in ("sample", "measure", "optimise"))
     trained = outcome(tmp_path / "model", Path(job.policy), Path(job.reward), job.prompt_ids, CONFIG, seed=0)

@@ -19,18 +19,20 @@ from tasks.training.ppo.model import (
     disable_dropout,
     final_scores,
     keep_frozen_in,
+    plain,
     response_logits,
     token_logprobs,
     token_logprobs_and_entropies,
     with_adapters,
 )
 from tasks.training.ppo.rollout import Sampler, Samples, sample_completions
+from tasks.training.ppo.unpadded import take_rows
 from tasks.training.ranks import ALONE, Ranks
 from tasks.training.rl_config import PPOConfig
 from tasks.training.scoring import load_scale
 
 FORWARD_FACTOR = 4
-"""Without gradients so many more episodes fit a pass. A CPU, whose caches they would not fit, is left out."""
+"""Without gradients so many times more episodes fit a pass."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def load_models(policy: Path, reward: Path, config: PPOConfig, ranks: Ranks = AL
     learner = _load_learner(policy, reward, config)
     reference = learner.policy if config.lora_rank else load_policy(policy).eval().requires_grad_(False)
     reward_model = load_scalar_model(reward).eval().requires_grad_(False)
+    for model in (learner.policy, learner.value, reference, reward_model):
+        take_rows(plain(model))
     for model in (learner, reference, reward_model):
         keep_frozen_in(config.precision, model)
         model.to(training_device())
@@ -166,11 +170,6 @@ def padded_batch(
     return ids, spans_mask(starts, ends, ids.shape[1])
 
 
-def rows_measured_at_once(device: torch.device, config: PPOConfig) -> int:
-    """Episodes in a pass without gradients."""
-    return config.micro_batch_size * (1 if device.type == "cpu" else FORWARD_FACTOR)
-
-
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Compute in bfloat16 where the config says so; weights stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -210,7 +209,7 @@ def _measure(
     known = samples.figures if config.precision == "float32" else None
     scores, figures = torch.zeros(len(prompts)), torch.zeros(len(prompts), 4, room)
     totals = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    for rows in chunks_by_length(totals, rows_measured_at_once(models.device, config)):
+    for rows in chunks_by_length(totals, FORWARD_FACTOR * config.micro_batch_size):
         ids, response = padded_batch(
             [prompts[i] for i in rows], [completions[i] for i in rows], models.reward.config.pad_token_id
         )

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from tasks.training.adapters import TaskType, lora_config
 from tasks.training.config import Precision, TrainerConfig
+from tasks.training.ppo.unpadded import last_states
 
 
 class PolicyAndValue(nn.Module):
@@ -41,7 +42,12 @@ def response_logits(
 ) -> torch.Tensor:
     """Float32 logits / temperature (tokens, vocabulary): the head runs on response positions alone."""
     states = _states_before(policy, ids, response)
-    return _full(policy.get_output_embeddings()(states)) / temperature
+    return tempered(policy.get_output_embeddings()(states), temperature)
+
+
+def tempered(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Float32 logits / temperature: at 1, where most trainings are, without another pass over the vocabulary."""
+    return _full(logits) if temperature == 1 else _full(logits) / temperature
 
 
 def response_values(value: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
@@ -51,8 +57,8 @@ def response_values(value: PreTrainedModel, ids: torch.Tensor, response: torch.T
 
 def final_scores(reward: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Float32 raw scores (batch,) at the last response token of each row."""
-    last = (response * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
-    states = _last_states(reward, ids)[torch.arange(len(ids), device=ids.device), last]
+    read = _up_to_its_end(response)
+    states = last_states(reward, ids, read)[read.sum(1).cumsum(0) - 1]
     return _full(reward.score(states).squeeze(-1))
 
 
@@ -119,13 +125,15 @@ def check_plain_head(policy: PreTrainedModel) -> None:
         )
 
 
-def _states_before(model: PreTrainedModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+def _states_before(model: PreTrainedModel | PeftModel, ids: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Last hidden states (tokens, hidden) at the positions that predict the response tokens."""
-    return _last_states(model, ids[:, :-1])[response[:, 1:]]
+    read, predicts = _up_to_its_end(response)[:, 1:], response[:, 1:]
+    return last_states(plain(model), ids[:, :-1], read)[predicts[read]]
 
 
-def _last_states(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    return plain(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+def _up_to_its_end(response: torch.Tensor) -> torch.Tensor:
+    """(batch, seq) bool: True up to the last response token of each row."""
+    return response.flip(1).cumsum(1).flip(1) > 0
 
 
 def _full(x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from tasks.training.batching import batches_by_length, pad_left
 from tasks.training.ppo.cache import roomy_cache
-from tasks.training.ppo.model import plain
+from tasks.training.ppo.model import plain, tempered
 
 
 class Samples(NamedTuple):
@@ -30,6 +30,7 @@ Sampler = Callable[[PreTrainedModel, Sequence[Sequence[int]], torch.Tensor, floa
 """What `sample_completions` is: (policy, prompts, uniforms, temperature, eos_token_id) to samples."""
 
 TOKENS_PER_BATCH = 32_768  # bounds the cache, not the results
+CACHE_AHEAD = 16  # tokens that the cache has room for beyond those it holds: what is dropped or grown is copied
 SHRINK_BELOW = 0.8  # finished rows are dropped once fewer than this share still runs
 
 
@@ -68,7 +69,7 @@ def _sample_batch(
     """Tokens (batch, max_tokens) and figures (batch, 2, max_tokens): what follows a row's first EOS means nothing."""
     ids, mask = (tensor.to(policy.device) for tensor in pad_left(prompts, eos_token_id))
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = roomy_cache(policy.config, uniforms.shape[1])
+    cache = roomy_cache(policy.config, min(uniforms.shape[1], CACHE_AHEAD))
     rows = torch.arange(len(prompts))  # the rows that still run
     running = torch.ones(len(prompts), dtype=torch.bool)
     tokens = torch.full(uniforms.shape, eos_token_id)
@@ -77,7 +78,7 @@ def _sample_batch(
         states = policy.base_model(
             input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits = policy.get_output_embeddings()(states[:, -1]).float() / temperature
+        logits = tempered(policy.get_output_embeddings()(states[:, -1]), temperature)
         drawn, about = _draw(logits, uniforms[rows, step].to(logits.device))
         seen = drawn.cpu()
         tokens[rows[running], step], figures[rows, :, step] = seen[running], about.cpu()

@@ -29,7 +29,7 @@ SAMPLING_TOKENS = 32_768
 SERVER_CACHE = GIB
 """Keys and values of a vLLM server: on a CPU its setting (`ServingConfig.cpu_cache_gib`), on a GPU the least of use."""
 MEASURING_FACTOR = 4
-"""PPO measures so many micro-batches at once on an accelerator (`episodes.FORWARD_FACTOR`)."""
+"""PPO measures so many micro-batches at once (`episodes.FORWARD_FACTOR`)."""
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -207,7 +207,7 @@ def _measuring(training: Training) -> Iterator[Part]:
     scorers = {"reward": (training.policy,), "ppo": training.rewards[1:]}.get(training.kind, training.rewards)
     sizes = [act.forward_only(shape, max(TOKENS_PER_BATCH, row), numbers) for shape in scorers]
     if isinstance(config, PPOConfig):
-        rows = (1 if training.device.kind == "cpu" else MEASURING_FACTOR) * config.micro_batch_size
+        rows = MEASURING_FACTOR * config.micro_batch_size
         logits = act.packed_logits(training.policy, rows * config.max_tokens)
         sizes.append(act.forward_only(training.policy, rows * row, numbers) + logits)
     yield Part(name="scoring and measuring", phase="measuring", bytes=max(sizes))
