@@ -6,6 +6,7 @@ and measured by plain forward passes over whole sequences.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import NamedTuple
 
 from tasks.training.rl_config import PPOConfig
@@ -23,6 +24,8 @@ class Outcome(NamedTuple):
     ended: float
     """Share that ended by itself."""
     num_tokens: float
+    scores: tuple[float, ...] = ()
+    """Of each sample, in the order of the prompts."""
 
 
 def outcome(
@@ -43,19 +46,27 @@ def outcome(
     model, reference, eos = load_policy(policy).eval(), load_policy(sl).eval(), load_tokenizer(sl).eos_token_id
     completions = sample_completions(model, prompts, uniforms, config.temperature, eos).completions
     sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    mean, std = load_scale(reward)
-    scores = torch.tensor(raw_scores(load_scalar_model(reward).eval(), sequences))
+    center, std = load_scale(reward)
+    raw = torch.tensor(raw_scores(load_scalar_model(reward).eval(), sequences))
     ended = torch.tensor([float(completion[-1] == eos) for completion in completions])
+    scores = (raw - center) / std - config.missing_eos_penalty * (1 - ended)
     starts = [len(prompt) for prompt in prompts]
     ours, theirs = (
         torch.tensor(list(logprobs(network, sequences, starts, config.temperature))) for network in (model, reference)
     )
     return Outcome(
-        score=((scores - mean) / std - config.missing_eos_penalty * (1 - ended)).mean().item(),
+        score=scores.mean().item(),
         kl=(ours - theirs).mean().item(),
         ended=ended.mean().item(),
         num_tokens=sum(map(len, completions)) / len(completions),
+        scores=tuple(scores.tolist()),
     )
+
+
+def difference(ours: Outcome, theirs: Outcome) -> tuple[float, float]:
+    """Our score less theirs over the same prompts, and half of its 95 % interval (normal, paired)."""
+    pairs = [a - b for a, b in zip(ours.scores, theirs.scores, strict=True)]
+    return mean(pairs), 1.96 * stdev(pairs) / len(pairs) ** 0.5
 
 
 def logprobs(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.ppo_outcome import Outcome
+from benchmarks.ppo_outcome import Outcome, difference
 from tasks.training.rl_config import PPOConfig
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def print_tables(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> N
         print(f"{TITLES[column]}: {', '.join(f'{name} {version}' for name, version in found.items())}")
     print_speed(runs, config)
     print_outcome(runs, before, config)
+    print_at_their_distance(runs, before)
     print_profile(runs, config)
 
 
@@ -73,7 +74,6 @@ def print_outcome(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> 
     found = {"SL policy": [before]}
     for column in TRAINERS:
         found[TITLES[column]] = [run.outcome for run in of(runs, column) if run.outcome]
-    found[f"{TITLES['solon']}, no farther than TRL"] = [nearest(runs, run, before) for run in of(runs, "solon")]
     lines = [
         [
             title,
@@ -87,17 +87,32 @@ def print_outcome(runs: "Sequence[Run]", before: Outcome, config: PPOConfig) -> 
     ]
     print(f"\nFresh samples of the policies after {config.num_updates * config.batch_size} training samples\n")
     print_table(header, lines)
-    print("\nSolon's path, update: score, KL. 'No farther than TRL': the last with at most TRL's KL of that seed.\n")
+
+
+def print_at_their_distance(runs: "Sequence[Run]", before: Outcome) -> None:
+    header = ["seed", "beside", "its KL", "Solon's update", "its KL", "score less TRL's", "95 % interval"]
+    lines = []
+    for run in of(runs, "solon"):
+        for column in ("trl", "trl-tuned"):
+            theirs = next(other.outcome for other in of(runs, column) if other.seed == run.seed and other.outcome)
+            update, ours = nearest(run, theirs.kl, before)
+            less, half = difference(ours, theirs)
+            cells = [str(run.seed), TITLES[column], f"{theirs.kl:.3f}", str(update), f"{ours.kl:.3f}"]
+            lines.append([*cells, f"{less:+.3f}", f"{less - half:+.3f} to {less + half:+.3f}"])
+    print("\nAt no more KL than TRL's: the last policy of Solon's way that is no farther, on the same prompts\n")
+    print_table(header, lines)
+    print("\nSolon's way, update: score, KL\n")
     for run in of(runs, "solon"):
         steps = "; ".join(f"{update}: {each.score:.3f}, {each.kl:.3f}" for update, each in run.path.items())
         print(f"seed {run.seed}: {steps}")
 
 
-def nearest(runs: "Sequence[Run]", solon: "Run", before: Outcome) -> Outcome:
-    """The last of Solon's policies, the SL policy first, that is no farther from it than TRL's of that seed."""
-    limit = next(run.outcome.kl for run in of(runs, "trl") if run.seed == solon.seed and run.outcome)
-    policies = [before, *solon.path.values(), *([solon.outcome] if solon.outcome else [])]
-    return [each for each in policies if each.kl <= limit][-1]
+def nearest(solon: "Run", limit: float, before: Outcome) -> tuple[int, Outcome]:
+    """The last of Solon's policies, the SL policy first, that has at most this KL, and its update."""
+    policies = {0: before, **solon.path}
+    if solon.outcome:
+        policies[solon.figures["num_updates"]] = solon.outcome
+    return [(update, each) for update, each in policies.items() if each.kl <= limit][-1]
 
 
 def print_profile(runs: "Sequence[Run]", config: PPOConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ppo_child import Job
-from benchmarks.ppo_outcome import Outcome, outcome
+from benchmarks.ppo_outcome import Outcome, difference, outcome
 from benchmarks.ppo_tables import check_same_work, nearest, ratios, spread
 from benchmarks.ppo_turns import TRL_PYTHON, Child, take_turns
 from benchmarks.trl_ppo import standardised
@@ -133,21 +133,28 @@ def test_ratios_pair_the_seeds():
     assert ratios(runs, "trl", lambda run: run.figures["loop_seconds"]) == [3.0, 4.0]
 
 
-def test_nearest_is_the_last_policy_within_trls_distance_of_that_seed():
-    path = {
-        update: Outcome(score=1.0, kl=kl, ended=1.0, num_tokens=9.0) for update, kl in ((2, 0.1), (4, 0.4), (6, 0.6))
-    }
-    trl = [run_of("trl", 1, 1, seed)._replace(outcome=path[2]._replace(kl=kl)) for seed, kl in ((0, 0.5), (1, 9.0))]
-    solon = run_of("solon", 1, 1)._replace(path=path, outcome=path[6]._replace(kl=0.7))
-    sl = path[2]._replace(kl=0.0)
-    assert nearest(trl, solon, sl) == path[4]
-    assert nearest(trl, solon._replace(seed=1), sl) == solon.outcome
-    assert nearest([trl[0]._replace(outcome=path[2]._replace(kl=0.05))], solon, sl) == sl
+def test_nearest_is_the_last_policy_within_a_distance():
+    path = {update: outcome_at(kl) for update, kl in ((2, 0.1), (4, 0.4), (6, 0.6))}
+    solon, sl = run_of("solon", 7, 1)._replace(path=path, outcome=outcome_at(0.7)), outcome_at(0.0)
+    assert nearest(solon, 0.5, sl) == (4, path[4])
+    assert nearest(solon, 9.0, sl) == (7, solon.outcome)
+    assert nearest(solon, 0.05, sl) == (0, sl)
+
+
+def test_difference_is_paired_by_prompt():
+    theirs = outcome_at(0.0)._replace(scores=(1.0, 5.0, 9.0))
+    less, half = difference(theirs._replace(scores=(2.0, 6.0, 11.0)), theirs)
+    assert less == pytest.approx(4 / 3)
+    assert half == pytest.approx(1.96 * (1 / 3) ** 0.5 / 3**0.5)  # of 1, 1, 2
 
 
 def test_spread_shows_a_range_only_where_there_is_one():
     assert spread([1.0, 3.0, 2.0]) == "2.0 (1.0 to 3.0)"
     assert spread([1.01, 1.02]) == "1.0"
+
+
+def outcome_at(kl: float) -> Outcome:
+    return Outcome(score=1.0, kl=kl, ended=1.0, num_tokens=9.0)
 
 
 def run_of(column: str, updates: int, steps: int, seed: int = 0, loop: float = 1.0):  # type: ignore[no-untyped-def]
