@@ -28,7 +28,7 @@ def test_browser_small_alignment_from_the_form_to_its_artifacts(machine, pages, 
     found = pages.artifacts()
     pages.screenshot("align-artifacts")
     assert {"summary", "lineage"} <= set(found)
-    assert "Harmful compliance" in pages.open_artifact("summary")
+    pages.open_artifact("summary", says="Harmful compliance")
     pages.screenshot("align-artifact")
     assert machine.run(run).parameters["config"]["run"]["store"] == str(tmp_path / "store")
 
@@ -120,7 +120,8 @@ def test_browser_retry_runs_the_same_run_again(machine, pages, tmp_path):
     pages.retry()
     assert pages.wait_for_state("Completed", seconds=120)
     assert machine.run(run).run_count == 2
-    assert pages.artifacts() == ["fails-once"] and "The second try." in pages.open_artifact("fails-once")
+    assert pages.artifacts() == ["fails-once"]
+    pages.open_artifact("fails-once", says="The second try.")
 
 
 def test_browser_failed_run_is_told_by_itself(machine, pages, tmp_path):
@@ -134,7 +135,7 @@ def test_browser_failed_run_is_told_by_itself(machine, pages, tmp_path):
     (notice,) = notices()
     pages.open_run(str(notice.id)).wait_for_state("Completed", seconds=120)
     assert pages.artifacts() == ["notice"]
-    assert f"{machine.base}/runs/flow-run/{failed}" in pages.open_artifact("notice")
+    pages.open_artifact("notice", says=f"{machine.base}/runs/flow-run/{failed}")
     pages.screenshot("notice")
 
 
