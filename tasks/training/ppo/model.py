@@ -46,7 +46,7 @@ def response_logits(
 
 
 def tempered(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Float32 logits / temperature: at 1, where most trainings are, without another pass over the vocabulary."""
+    """Float32 logits / temperature: at 1, the default, without another pass over them."""
     return _full(logits) if temperature == 1 else _full(logits) / temperature
 
 

@@ -42,7 +42,8 @@ def take_rows(model: PreTrainedModel) -> None:
     if before == ATTENTION:
         return
     if before != "sdpa" or not _sees_whole_rows(model):
-        logger.info("ppo: %s is run on padded batches: its attention is %s", config.model_type, before)
+        reason = f"its attention is {before}" if before != "sdpa" else "not all of its layers see whole rows"
+        logger.info("ppo: %s is run on padded batches: %s", config.model_type, reason)
         return
     model.set_attn_implementation(ATTENTION)
     if not _says_the_same(model):
