@@ -29,7 +29,7 @@ class Rows(NamedTuple):
         """(1, heads, tokens, size) to (batch, heads, width, size), zero where there is no token."""
         tokens = states[0].transpose(0, 1)
         room = tokens.new_zeros(self.batch * self.width, *tokens.shape[1:])
-        return room.index_copy(0, self.places, tokens).unflatten(0, (self.batch, self.width)).transpose(1, 2)
+        return room.index_copy_(0, self.places, tokens).unflatten(0, (self.batch, self.width)).transpose(1, 2)
 
     def unpad(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, width, heads, size) to (1, tokens, heads, size)."""
